@@ -1,0 +1,1 @@
+"""Matrix products: matmul, gemm, linear and its gradient."""

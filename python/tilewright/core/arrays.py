@@ -1,0 +1,110 @@
+"""Bring what callers pass into normal form: ndarrays of one dtype, native byte order, aligned, any strides."""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .errors import AliasError, ArgumentError, DTypeError, ShapeError
+
+HALF_NAMES = ("float16", "bfloat16")
+
+
+def as_array(x: Any, name: str) -> np.ndarray:
+    """An ndarray over the caller's memory where that is possible: NumPy, DLPack, the buffer protocol, else a list or number."""
+    if type(x) is np.ndarray:
+        return x
+    if hasattr(x, "__cuda_array_interface__"):
+        raise DTypeError(f"{name} lives on a CUDA device; copy it to the host first, or call with backend='cuda'")
+    if not isinstance(x, np.ndarray) and not hasattr(x, "__array__") and hasattr(x, "__dlpack__"):
+        return np.from_dlpack(x)
+    try:
+        return np.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise DTypeError(f"{name} cannot be read as an array: {error}") from None
+
+
+def normal(x: np.ndarray, dtype: np.dtype, name: str, copies: list[str]) -> np.ndarray:
+    """`x` as `dtype`, native and aligned; what that copies is appended to `copies`."""
+    if x.dtype == dtype and x.dtype.isnative and x.flags.aligned:
+        return x
+    why = f"{x.dtype} to {dtype}" if x.dtype.newbyteorder("=") != dtype else "byte order or alignment"
+    copies.append(f"{name} {shape_of(x)}: {why}")
+    return x.astype(dtype.newbyteorder("="))
+
+
+def operands(op: str, names: Sequence[str], values: Sequence[Any], dtypes: Sequence[str],
+             copies: list[str]) -> list[np.ndarray | None]:
+    """Arrays of one common dtype, promoted as NumPy does; None stays None.
+
+    Integers are refused, not converted: a product of integers in float32 would be silently inexact.
+    """
+    arrays = [None if v is None else as_array(v, n) for n, v in zip(names, values, strict=True)]
+    present = [a for a in arrays if a is not None]
+    for name, a in zip(names, arrays, strict=True):
+        if a is not None and a.dtype.name not in dtypes:
+            raise DTypeError(f"{op} computes on {', '.join(dtypes)}; {name} {shape_of(a)} is {a.dtype}. "
+                             f"Convert it first, for example {name}.astype(np.float32)")
+    if not present:
+        raise ArgumentError(f"{op} needs at least one array")
+    dtype = present[0].dtype.newbyteorder("=")
+    for a in present[1:]:
+        if a.dtype != dtype:
+            dtype = np.result_type(dtype, a.dtype)
+    return [None if a is None else normal(a, dtype, n, copies) for n, a in zip(names, arrays, strict=True)]
+
+
+def indices(x: Any, name: str, op: str, copies: list[str]) -> np.ndarray:
+    """Class labels or row numbers as int64, any shape."""
+    a = as_array(x, name)
+    if a.dtype.kind not in "iu":
+        if a.size:
+            raise DTypeError(f"{op} takes {name} as integers; {name} {shape_of(a)} is {a.dtype}")
+        a = a.astype(np.int64)
+    return normal(a, np.dtype(np.int64), name, copies)
+
+
+def shape_of(x: Any) -> str:
+    """A shape as users write it: (3, 4)."""
+    return str(tuple(x.shape))
+
+
+def normal_axis(axis: int, ndim: int, op: str) -> int:
+    """`axis` counted from the front; raises ShapeError where there is none such."""
+    if not isinstance(axis, (int, np.integer)):
+        raise ArgumentError(f"{op} takes one axis as an integer, not {axis!r}")
+    if not -ndim <= axis < ndim:
+        raise ShapeError(f"{op}: axis {axis} does not exist in an array of {ndim} dimensions")
+    return int(axis) % ndim
+
+
+def overlaps(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays share memory; in doubt, yes."""
+    if a.size == 0 or b.size == 0 or not np.may_share_memory(a, b):
+        return False
+    try:
+        return bool(np.shares_memory(a, b, max_work=10_000))
+    except RuntimeError:  # np.exceptions.TooHardError
+        return True
+
+
+def same_view(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether two arrays are the same elements in the same places."""
+    return (a.shape == b.shape and a.strides == b.strides and a.dtype == b.dtype
+            and a.__array_interface__["data"][0] == b.__array_interface__["data"][0])
+
+
+def check_out(op: str, out: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """`out` as the caller gave it, if results of this shape and dtype can be written there."""
+    if not isinstance(out, np.ndarray):
+        raise DTypeError(f"{op}: out must be a NumPy array, not {type(out).__name__}")
+    if out.shape != shape:
+        raise ShapeError(f"{op}: out has shape {shape_of(out)}, the result has {shape}")
+    if out.dtype != dtype:
+        raise DTypeError(f"{op}: out is {out.dtype}, the result is {dtype}")
+    if not out.flags.writeable:
+        raise ArgumentError(f"{op}: out is read-only")
+    if any(stride == 0 and size > 1 for stride, size in zip(out.strides, out.shape, strict=True)):
+        raise AliasError(f"{op}: several elements of out are the same memory (a broadcast view)")
+    return out

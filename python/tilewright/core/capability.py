@@ -1,0 +1,59 @@
+"""Which backends there are, in the order in which `auto` prefers them, and whether each can run here."""
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import native
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One row: the name users type, the stem of its kernel files, and a probe (None, or why it cannot run here)."""
+
+    name: str
+    stem: str
+    title: str
+    probe: Callable[[], str | None]
+
+
+def _probe_numba() -> str | None:
+    if importlib.util.find_spec("numba") is None:
+        return "Numba is not installed: pip install numba"
+    return None
+
+
+def _probe_cuda() -> str | None:
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver (libcuda.so.1 was not found)"
+    return "this version has no CUDA kernels"
+
+
+BACKENDS: dict[str, Backend] = {b.name: b for b in (
+    Backend("c", "c_cpu", "C, one variant for each ISA", native.missing_reason),
+    Backend("numba", "numba_cpu", "Numba with explicit vectors", _probe_numba),
+    Backend("numpy", "numpy_ref", "NumPy and SciPy, the reference", lambda: None),
+    Backend("cuda", "cuda", "numba.cuda", _probe_cuda),
+)}
+
+
+def reasons() -> dict[str, str | None]:
+    """Every backend with None where it can run here, else the reason why it cannot.
+
+    >>> reasons()["numpy"] is None
+    True
+    """
+    return {name: backend.probe() for name, backend in BACKENDS.items()}
+
+
+def backends() -> list[str]:
+    """The backends that can run here, in the order in which `auto` prefers them.
+
+    >>> "numpy" in backends()
+    True
+    """
+    return [name for name, reason in reasons().items() if reason is None]

@@ -1,0 +1,237 @@
+"""From a public call to a kernel: normal form, choice, output, run; and the same steps put into words by `explain`."""
+from __future__ import annotations
+
+import os
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import arrays, capability, native, registry
+from .errors import AliasError, ArgumentError, BackendUnavailable
+from .registry import Call, Kernel
+
+_active: ContextVar[str | None] = ContextVar("tilewright_backend", default=None)
+
+
+def parse(name: str) -> tuple[str, str]:
+    """("c", "naive") from "c:naive"; raises for a name that is no backend."""
+    backend, _, variant = name.partition(":")
+    if backend != "auto" and backend not in capability.BACKENDS:
+        raise ArgumentError(f"no backend {backend!r}; there are: auto, {', '.join(capability.BACKENDS)}")
+    return backend, variant
+
+
+def _from_environment() -> str | None:
+    name = os.environ.get("TILEWRIGHT_BACKEND") or None
+    if name is not None:
+        parse(name)
+    return name
+
+
+_default = _from_environment()
+
+
+def active() -> str | None:
+    """The backend in force where a call names none: of `use_backend`, else of TILEWRIGHT_BACKEND, else None (auto)."""
+    return _active.get() or _default
+
+
+class use_backend:
+    """Use one backend for all calls in a `with` block (of this thread or task) that name none.
+
+    Raises ArgumentError for an unknown name and BackendUnavailable, with the reason, for one that cannot run here.
+
+    >>> import numpy as np, tilewright as tw
+    >>> with tw.use_backend("numpy"):
+    ...     tw.relu(np.array([-1.0, 2.0]))
+    array([0., 2.])
+    """
+
+    __slots__ = ("name", "_token")
+
+    def __init__(self, name: str):
+        backend, _ = parse(name)
+        if backend != "auto":
+            _require(backend)
+        self.name = name
+
+    def __enter__(self) -> use_backend:
+        self._token = _active.set(self.name)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        _active.reset(self._token)
+
+
+_available: dict[str, str | None] = {}
+
+
+def _reason(backend: str) -> str | None:
+    """Why a backend cannot run here (None: it can); probed once."""
+    if backend not in _available:
+        _available[backend] = capability.BACKENDS[backend].probe()
+    return _available[backend]
+
+
+def _require(backend: str) -> None:
+    reason = _reason(backend)
+    if reason is not None:
+        raise BackendUnavailable(f"backend {backend!r} cannot run here: {reason}")
+
+
+def door(backend: str | None) -> Any:
+    """The C functions that take ndarrays directly, where the C backend is the one in force; else None.
+
+    This is the fast path of the public calls: C checks plain arguments in a hundred nanoseconds and answers
+    NotImplemented, having written nothing, for everything that wants the long way through `call`.
+    """
+    if backend is None:
+        backend = _active.get() or _default
+    return native.door if backend is None or backend == "c" or backend == "auto" else None
+
+
+def why_not(kernel: Kernel, call: Call) -> str | None:
+    """None if the kernel can run this call here, else the reason."""
+    reason = _reason(kernel.backend)
+    if reason is None and call.dtype.name not in kernel.dtypes:
+        reason = f"{call.dtype} is not among its dtypes ({', '.join(kernel.dtypes)})"
+    return reason or kernel.supports(call)
+
+
+def select(call: Call, backend: str | None = None) -> Kernel:
+    """The kernel for a call: the one named, else the first in the order of `capability.BACKENDS` that can run it.
+
+    That order is the measured one: on every machine tried the C kernels lead Numba's, and those lead NumPy's.
+    """
+    name, variant = parse(backend or active() or "auto")
+    family = registry.spec(call.op).family
+    if name != "auto":
+        _require(name)
+        rows = registry.kernels(family, name)
+        kernel = rows.get((call.op, variant))
+        if kernel is None:
+            known = ", ".join(row_name(k) for (op, _), k in rows.items() if op == call.op)
+            raise BackendUnavailable(f"{call.op} has no kernel {backend or active()!r}; there are: {known or 'none'}")
+        reason = why_not(kernel, call)
+        if reason is not None:
+            raise BackendUnavailable(f"{call.op} cannot run on {name!r}: {reason}")
+        return kernel
+    reasons = []
+    for name in capability.BACKENDS:
+        if (reason := _reason(name)) is None:
+            kernel = registry.kernels(family, name).get((call.op, ""))
+            reason = "no kernel of this operation" if kernel is None else why_not(kernel, call)
+            if kernel is not None and reason is None:
+                return kernel
+        reasons.append(f"{name}: {reason}")
+    raise BackendUnavailable(f"no backend can run {call.op}: " + "; ".join(reasons))
+
+
+def call(op: str, inputs: tuple, attrs: dict[str, Any], out: Any = None, backend: str | None = None) -> Any:
+    """Run one operation the long way: any argument that makes sense is taken, everything else raises before a write.
+
+    Arguments that define `__tilewright_function__(op, inputs, attrs, out, backend)` (as Tensor does) take over the call.
+    """
+    for x in inputs:
+        takes_over = getattr(type(x), "__tilewright_function__", None)
+        if takes_over is not None:
+            return takes_over(x, op, inputs, attrs, out, backend)
+    spec = registry.spec(op)
+    c = spec.prepare(inputs, attrs)
+    kernel = select(c, backend)
+    if not c.outputs:
+        return kernel.run(c, ())
+    if out is not None:
+        if len(c.outputs) > 1:
+            raise ArgumentError(f"{op} returns {len(c.outputs)} arrays and takes no out")
+        _into(c, kernel, spec, out)
+        return out
+    outs = tuple(np.empty(shape, dtype) for shape, dtype in c.outputs)
+    kernel.run(c, tuple(c.out_view(o) for o in outs) if len(outs) == 1 else outs)
+    return outs[0] if len(outs) == 1 else outs
+
+
+def _into(c: Call, kernel: Kernel, spec: registry.Spec, out: Any) -> None:
+    """Run a kernel into the caller's array."""
+    shape, dtype = c.outputs[0]
+    out = arrays.check_out(c.op, out, shape, dtype)
+    plain = out.dtype.isnative and out.flags.aligned
+    view = c.out_view(out)
+    for i, x in enumerate(c.inputs):
+        if not isinstance(x, np.ndarray) or not arrays.overlaps(out, x):
+            continue
+        if i not in spec.may_alias:
+            raise AliasError(f"{c.op}: out shares memory with {spec.inputs[i]}; pass another array, or out=None")
+        if not arrays.same_view(view, x):
+            c.note_copy(f"out: it overlaps {spec.inputs[i]} shifted")
+            plain = False
+    if plain and (view is out or np.may_share_memory(view, out) or out.size == 0):
+        kernel.run(c, (view,))
+        return
+    result = np.empty(shape, dtype)
+    kernel.run(c, (c.out_view(result),))
+    out[...] = result
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a call would do; `print` it. `kernel` is the row chosen, `rejected` pairs every other row with its reason."""
+
+    op: str
+    shapes: str
+    kernel: Kernel
+    how: str
+    copies: tuple[str, ...]
+    rejected: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        lines = [f"{self.op}({self.shapes})",
+                 f"  runs on   {row_name(self.kernel)}: {self.how}",
+                 f"  copies    {'; '.join(self.copies) or 'none'}"]
+        lines += [f"  not on    {name}: {why}" for name, why in self.rejected]
+        return "\n".join(lines)
+
+
+def row_name(kernel: Kernel) -> str:
+    """The name by which a kernel can be asked for: "c", "c:naive"."""
+    return f"{kernel.backend}:{kernel.variant}" if kernel.variant else kernel.backend
+
+
+def _shown(x: Any) -> str:
+    if isinstance(x, tuple):
+        return f"[{len(x)} arrays]"
+    return "None" if x is None else f"{x.dtype}{list(x.shape)}"
+
+
+def explain(op: str, *inputs: Any, backend: str | None = None, **attrs: Any) -> Explanation:
+    """Which kernel a call would run, with which ISA, tile and threads, what it would copy, and why not the others.
+
+    Nothing is computed. Takes the arguments of the public call; raises what that call would raise.
+
+    >>> import numpy as np, tilewright as tw
+    >>> x = np.ones((2, 3), np.float32)
+    >>> tw.explain("relu", x, backend="numpy").kernel.backend
+    'numpy'
+    """
+    c = registry.spec(op).prepare(inputs, attrs)
+    chosen = select(c, backend)
+    asked = backend or active()
+    rejected = []
+    for name in capability.BACKENDS:
+        reason = _reason(name)
+        rows = list(registry.variants(op, name)) if reason is None else []
+        if not rows:
+            rejected.append((name, reason or "no kernel of this operation"))
+        for row in rows:
+            if row is chosen:
+                continue
+            why = why_not(row, c)
+            if why is None:
+                why = ("a step of the ladder, runs only when asked for by name" if row.variant
+                       else f"{row_name(chosen)} was asked for" if asked not in (None, "auto")
+                       else f"{row_name(chosen)} comes first")
+            rejected.append((row_name(row), why))
+    how = chosen.describe(c)
+    return Explanation(op, ", ".join(map(_shown, c.inputs)), chosen, how, tuple(c.copies), tuple(rejected))
