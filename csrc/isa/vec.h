@@ -1,0 +1,122 @@
+// Vectors of one element type on every ISA, under one set of names.
+//
+// A translation unit works in one type: it says TW_BITS 32 or 64 and includes this file, once per ISA (*.isa.c).
+//
+//     real vec ivec mask     float or double | LANES of them | as many integers of that width | as many truth values
+//     a + b  a * b  i << k   GNU vector arithmetic, on vec and on ivec; a scalar operand is broadcast
+//     v_set1 v_load v_store  no alignment asked for
+//     v_load_n v_store_n     the first n lanes (0 <= n <= LANES), zeros beyond; never touch memory past them
+//     v_stream v_fence       store past the caches, p aligned to VEC_BYTES | make such stores visible
+//     v_fma v_fnma           a*b + c | c - a*b, rounded once where the ISA has FMA
+//     v_mul_lo               a*b - hi exactly, for hi = a*b rounded
+//     v_min v_max            b where either is NaN: the operand whose NaN shall survive stands second (NEON: both do)
+//     v_abs v_sqrt v_copysign v_round      to nearest even; |a| < 2^22 or 2^51
+//     v_lt v_le v_eq v_unord v_select      select(m, a, b) = m ? a : b
+//     v_bits v_from_bits     the same bits as the other type
+//     v_pow2 v_scale         2^n | a * 2^n rounded once, denormals included; n integral, |n| <= MAX_POW2 | 2*MAX_POW2
+//     v_lookup8              table[i], 0 <= i < 8
+//     v_sum v_largest        over the lanes, always in the same order
+//
+// Each ISA is one file with the same functions in the same order, on top of the ones here that need no instruction
+// of their own. There is no FTZ anywhere: denormals are numbers.
+#ifndef TW_VEC_H
+#define TW_VEC_H
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if TW_BITS == 32
+typedef float real;
+typedef int32_t ireal;
+#define REAL(c) c##f
+#define TW_TYPED(x) x##_f32
+enum { MANTISSA = 23, EXPONENT_BIAS = 127, MAX_POW2 = 126 };
+#elif TW_BITS == 64
+typedef double real;
+typedef int64_t ireal;
+#define REAL(c) c
+#define TW_TYPED(x) x##_f64
+enum { MANTISSA = 52, EXPONENT_BIAS = 1023, MAX_POW2 = 1022 };
+#else
+#error "say #define TW_BITS 32 or 64 before including vec.h: a translation unit works in one element type"
+#endif
+
+#define INLINE static inline __attribute__((always_inline, unused))
+
+#if defined __AVX512F__ && defined __AVX512DQ__ && defined __AVX512BW__ && defined __AVX512VL__
+enum { VEC_BYTES = 64 };
+#elif defined __AVX2__ && defined __FMA__
+enum { VEC_BYTES = 32 };
+#else
+enum { VEC_BYTES = 16 };
+#endif
+enum { LANES = VEC_BYTES / sizeof(real) };
+
+typedef real vec __attribute__((vector_size(VEC_BYTES)));
+typedef ireal ivec __attribute__((vector_size(VEC_BYTES)));
+typedef real vec_unaligned __attribute__((vector_size(VEC_BYTES), aligned(sizeof(real)), may_alias));
+
+INLINE vec v_load(const real *p) { return *(const vec_unaligned *)p; }
+INLINE void v_store(real *p, vec a) { *(vec_unaligned *)p = a; }
+INLINE ivec v_bits(vec a) { return (ivec)a; }
+INLINE vec v_from_bits(ivec a) { return (vec)a; }
+
+#if defined __AVX512F__ && defined __AVX512DQ__ && defined __AVX512BW__ && defined __AVX512VL__
+#include "vec_avx512.h"
+#elif defined __AVX2__ && defined __FMA__
+#include "vec_avx2.h"
+#elif defined __ARM_NEON && defined __aarch64__
+#include "vec_neon.h"
+#else
+#include "vec_portable.h"
+#endif
+
+#define V_SIGN v_from_bits((ivec){0} + (ireal)((uint64_t)1 << (TW_BITS - 1)))
+
+INLINE vec v_abs(vec a) { return v_from_bits(v_bits(a) & ~v_bits(V_SIGN)); }
+INLINE vec v_copysign(vec a, vec sign) { return v_from_bits((v_bits(a) & ~v_bits(V_SIGN)) | (v_bits(sign) & v_bits(V_SIGN))); }
+
+#ifdef V_HAS_FMA
+INLINE vec v_mul_lo(vec a, vec b, vec hi) { return v_fma(a, b, -hi); }
+#else
+// Dekker: halves of the significand, whose products are exact (also under contraction there is nothing to contract to)
+INLINE vec v_mul_lo(vec a, vec b, vec hi) {
+    const ivec upper = (ivec){0} + ~(((ireal)1 << (MANTISSA / 2 + 1)) - 1);
+    vec ah = v_from_bits(v_bits(a) & upper), al = a - ah, bh = v_from_bits(v_bits(b) & upper), bl = b - bh;
+    return ((ah * bh - hi) + (ah * bl + al * bh)) + al * bl;
+}
+#endif
+
+// Adding 1.5 * 2^MANTISSA leaves an integer in the low bits of the sum.
+#define V_SHIFTER ((real)(3ll << (MANTISSA - 1)))
+
+INLINE vec v_pow2(vec n) { return v_from_bits(v_bits(n + (V_SHIFTER + EXPONENT_BIAS)) << MANTISSA); }
+
+#ifndef V_HAS_ROUND
+INLINE vec v_round(vec a) { return (a + V_SHIFTER) - V_SHIFTER; }
+#endif
+
+#ifndef V_HAS_SCALE
+INLINE vec v_scale(vec a, vec n) {  // two factors, so that neither leaves the range and only the last product rounds
+    vec half = v_round(n * REAL(0.5));
+    return a * v_pow2(half) * v_pow2(n - half);
+}
+#endif
+
+#ifndef V_HAS_REDUCE
+INLINE real v_sum(vec a) {
+    real t[LANES];
+    memcpy(t, &a, sizeof t);
+    for (int w = LANES / 2; w; w /= 2)
+        for (int i = 0; i < w; i++) t[i] += t[i + w];
+    return t[0];
+}
+
+INLINE real v_largest(vec a) {  // NaN where a lane is NaN
+    real t[LANES];
+    memcpy(t, &a, sizeof t);
+    for (int i = 1; i < LANES; i++) t[0] = t[0] >= t[i] || t[0] != t[0] ? t[0] : t[i];
+    return t[0];
+}
+#endif
+#endif

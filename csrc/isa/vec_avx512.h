@@ -1,0 +1,50 @@
+// AVX-512 (F, BW, DQ, VL): 16 floats or 8 doubles, truth values in mask registers. Included by vec.h alone.
+#include <immintrin.h>
+
+#define V_HAS_FMA
+#define V_HAS_ROUND
+#define V_HAS_SCALE
+#define V_HAS_REDUCE
+#if TW_BITS == 32
+#define I(op) _mm512_##op##_ps
+#define I_MASK(op) _mm512_##op##_ps_mask
+typedef __mmask16 mask;
+#else
+#define I(op) _mm512_##op##_pd
+#define I_MASK(op) _mm512_##op##_pd_mask
+typedef __mmask8 mask;
+#endif
+
+INLINE vec v_set1(real a) { return I(set1)(a); }
+INLINE mask v_first(ptrdiff_t n) { return (mask)((1u << n) - 1); }
+INLINE vec v_load_n(const real *p, ptrdiff_t n) { return I(maskz_loadu)(v_first(n), p); }
+INLINE void v_store_n(real *p, vec a, ptrdiff_t n) { I(mask_storeu)(p, v_first(n), a); }
+INLINE void v_stream(real *p, vec a) { I(stream)(p, a); }
+INLINE void v_fence(void) { _mm_sfence(); }
+
+INLINE vec v_fma(vec a, vec b, vec c) { return I(fmadd)(a, b, c); }
+INLINE vec v_fnma(vec a, vec b, vec c) { return I(fnmadd)(a, b, c); }
+INLINE vec v_min(vec a, vec b) { return I(min)(a, b); }
+INLINE vec v_max(vec a, vec b) { return I(max)(a, b); }
+INLINE vec v_sqrt(vec a) { return I(sqrt)(a); }
+INLINE vec v_round(vec a) { return I(roundscale)(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+INLINE mask v_lt(vec a, vec b) { return I_MASK(cmp)(a, b, _CMP_LT_OQ); }
+INLINE mask v_le(vec a, vec b) { return I_MASK(cmp)(a, b, _CMP_LE_OQ); }
+INLINE mask v_eq(vec a, vec b) { return I_MASK(cmp)(a, b, _CMP_EQ_OQ); }
+INLINE mask v_unord(vec a, vec b) { return I_MASK(cmp)(a, b, _CMP_UNORD_Q); }
+INLINE vec v_select(mask m, vec a, vec b) { return I(mask_blend)(m, b, a); }
+
+INLINE vec v_scale(vec a, vec n) { return I(scalef)(a, n); }
+#if TW_BITS == 32
+INLINE vec v_lookup8(const real *table, ivec i) {
+    return _mm512_permutexvar_ps((__m512i)i, _mm512_castps256_ps512(_mm256_loadu_ps(table)));
+}
+#else
+INLINE vec v_lookup8(const real *table, ivec i) { return _mm512_permutexvar_pd((__m512i)i, _mm512_loadu_pd(table)); }
+#endif
+
+INLINE real v_sum(vec a) { return I(reduce_add)(a); }
+INLINE real v_largest(vec a) { return v_unord(a, a) ? I(reduce_add)(a) : I(reduce_max)(a); }
+#undef I
+#undef I_MASK

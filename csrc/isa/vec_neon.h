@@ -1,0 +1,46 @@
+// aarch64 NEON: 4 floats or 2 doubles, truth values as lanes of all ones. Included by vec.h alone.
+#include <arm_neon.h>
+
+#define V_HAS_FMA
+#define V_HAS_ROUND
+#if TW_BITS == 32
+#define I(op) op##_f32
+#else
+#define I(op) op##_f64
+#endif
+typedef ivec mask;
+
+INLINE vec v_select(mask m, vec a, vec b) { return v_from_bits((m & v_bits(a)) | (~m & v_bits(b))); }
+
+INLINE vec v_set1(real a) { return I(vdupq_n)(a); }
+INLINE vec v_load_n(const real *p, ptrdiff_t n) {
+    vec v = {0};
+    for (int i = 0; i < LANES; i++)
+        if (i < n) v[i] = p[i];
+    return v;
+}
+INLINE void v_store_n(real *p, vec a, ptrdiff_t n) {
+    for (int i = 0; i < LANES; i++)
+        if (i < n) p[i] = a[i];
+}
+INLINE void v_stream(real *p, vec a) { *(vec *)p = a; }
+INLINE void v_fence(void) {}
+
+INLINE vec v_fma(vec a, vec b, vec c) { return I(vfmaq)(c, a, b); }
+INLINE vec v_fnma(vec a, vec b, vec c) { return I(vfmsq)(c, a, b); }
+INLINE vec v_min(vec a, vec b) { return I(vminq)(a, b); }
+INLINE vec v_max(vec a, vec b) { return I(vmaxq)(a, b); }
+INLINE vec v_sqrt(vec a) { return I(vsqrtq)(a); }
+INLINE vec v_round(vec a) { return I(vrndnq)(a); }
+
+INLINE mask v_lt(vec a, vec b) { return a < b; }
+INLINE mask v_le(vec a, vec b) { return a <= b; }
+INLINE mask v_eq(vec a, vec b) { return a == b; }
+INLINE mask v_unord(vec a, vec b) { return ~((a == a) & (b == b)); }
+
+INLINE vec v_lookup8(const real *table, ivec i) {
+    vec v;
+    for (int lane = 0; lane < LANES; lane++) v[lane] = table[i[lane]];
+    return v;
+}
+#undef I
