@@ -1,0 +1,116 @@
+"""The door to the C library: loads tilewright._c where it was built, and says why not where it was not.
+
+`door` is the module of C functions that take ndarrays (csrc/python/), or None. `lib` and `ffi` are cffi's view of the
+public header csrc/tilewright.h, or None.
+"""
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import types
+import warnings
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+lib: Any = None
+ffi: Any = None
+door: Any = None
+_missing: str | None = None
+
+
+def _load() -> str | None:
+    """Set lib, ffi and door; None, or the reason why they stay None."""
+    global lib, ffi, door
+    try:
+        extension = importlib.import_module("tilewright._c")
+    except ImportError as error:
+        return _why_not_built(error)
+    lib, ffi = extension.lib, extension.ffi
+    complaint = lib.tw_isa_error()
+    if complaint != ffi.NULL:
+        return ffi.string(complaint).decode()
+    functions = types.ModuleType("tilewright.core.native.door", "C functions over ndarrays; see csrc/python/door.h.")
+    if lib.tw_fill_door(id(functions)) != 0:
+        return "the C extension could not read NumPy's C interface"
+    door = functions
+    return None
+
+
+def _why_not_built(error: ImportError) -> str:
+    info = _PACKAGE / "_build_info.json"
+    if not info.exists():
+        return "the C extension is not built: pip install . or python setup.py build_ext --inplace"
+    return json.loads(info.read_text())["missing"] or f"the C extension does not load: {error}"
+
+
+def missing_reason() -> str | None:
+    """None where the C backend can run, else why it cannot."""
+    return _missing
+
+
+def isa() -> str:
+    """The instruction set that C kernels use in this process; TILEWRIGHT_ISA asks for a lower one at start-up.
+
+    >>> isa() in ("avx512", "avx2", "baseline", "neon", "none")
+    True
+    """
+    return "none" if lib is None else ffi.string(lib.tw_isa()).decode()
+
+
+def isas() -> list[str]:
+    """The instruction sets that this build and this machine both have, most capable first."""
+    names: list[str] = []
+    while lib is not None and (name := lib.tw_isa_name(len(names))) != ffi.NULL:
+        names.append(ffi.string(name).decode())
+    return names
+
+
+def knows_bfloat16() -> None:
+    """Tell the doors which type number ml_dtypes gave bfloat16; called once such an array has been seen."""
+    if door is not None:
+        import ml_dtypes
+        import numpy as np
+
+        door.set_bfloat16(np.dtype(ml_dtypes.bfloat16).num)
+
+
+def get_num_threads() -> int:
+    """How many threads a C call made by this thread may use."""
+    return 1 if lib is None else lib.tw_get_num_threads()
+
+
+def set_num_threads(threads: int) -> None:
+    """Set that number for all threads of the process."""
+    if lib is not None:
+        lib.tw_set_num_threads(threads)
+
+
+def set_local_threads(threads: int) -> int:
+    """Set it for the calling thread alone; returns what it was."""
+    return 1 if lib is None else lib.tw_set_local_threads(threads)
+
+
+def get_include() -> str:
+    """The folder that holds tilewright.h.
+
+    >>> get_include().endswith("include")
+    True
+    """
+    return str(_PACKAGE / "include")
+
+
+def get_library() -> str:
+    """The path of libtilewright.so, which C programs link and which needs no Python.
+
+    >>> get_library().endswith("libtilewright.so")
+    True
+    """
+    return str(_PACKAGE / "libtilewright.so")
+
+
+_missing = _load()
+if _missing is not None and os.environ.get("TILEWRIGHT_ISA") and lib is not None:
+    warnings.warn(f"the C backend is off: {_missing}", RuntimeWarning, stacklevel=2)
