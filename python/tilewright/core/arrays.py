@@ -108,3 +108,12 @@ def check_out(op: str, out: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.
     if any(stride == 0 and size > 1 for stride, size in zip(out.strides, out.shape, strict=True)):
         raise AliasError(f"{op}: several elements of out are the same memory (a broadcast view)")
     return out
+
+
+def sum_to(x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Sum over the axes along which `shape` was broadcast to x's shape: the gradient of broadcasting."""
+    if x.shape == shape:
+        return x
+    x = x.sum(axis=tuple(range(x.ndim - len(shape))))
+    stretched = tuple(i for i, (have, want) in enumerate(zip(x.shape, shape, strict=True)) if want == 1 and have != 1)
+    return x.sum(axis=stretched, keepdims=True) if stretched else x

@@ -149,8 +149,8 @@ def call(op: str, inputs: tuple, attrs: dict[str, Any], out: Any = None, backend
         _into(c, kernel, spec, out)
         return out
     outs = tuple(np.empty(shape, dtype) for shape, dtype in c.outputs)
-    kernel.run(c, tuple(c.out_view(o) for o in outs) if len(outs) == 1 else outs)
-    return outs[0] if len(outs) == 1 else outs
+    kernel.run(c, c.kernel_outs(outs))
+    return outs if len(outs) > 1 else outs[0] if outs[0].ndim else outs[0][()]
 
 
 def _into(c: Call, kernel: Kernel, spec: registry.Spec, out: Any) -> None:
@@ -158,7 +158,7 @@ def _into(c: Call, kernel: Kernel, spec: registry.Spec, out: Any) -> None:
     shape, dtype = c.outputs[0]
     out = arrays.check_out(c.op, out, shape, dtype)
     plain = out.dtype.isnative and out.flags.aligned
-    view = c.out_view(out)
+    view, = c.kernel_outs((out,))
     for i, x in enumerate(c.inputs):
         if not isinstance(x, np.ndarray) or not arrays.overlaps(out, x):
             continue
@@ -171,7 +171,7 @@ def _into(c: Call, kernel: Kernel, spec: registry.Spec, out: Any) -> None:
         kernel.run(c, (view,))
         return
     result = np.empty(shape, dtype)
-    kernel.run(c, (c.out_view(result),))
+    kernel.run(c, c.kernel_outs((result,)))
     out[...] = result
 
 

@@ -23,8 +23,7 @@ FLOATS = ("float32", "float64")
 HALVES = ("float16", "bfloat16")  # storage only: computed in float32
 
 
-def _same(out: np.ndarray) -> np.ndarray:
-    return out
+View = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(slots=True)
@@ -33,15 +32,15 @@ class Call:
 
     `inputs` are ndarrays (or None, or tuples of ndarrays for operations on lists) of one dtype, in native byte order,
     aligned, with any strides. `attrs` are complete and validated. `outputs` are the (shape, dtype) of the results as the
-    caller sees them; `out_view` turns such an array into the view that kernels write (an axis moved last, a 1-D product
-    as a matrix). `copies` says in words what had to be copied on the way, for `explain`.
+    caller sees them; `views` (one for each, or none at all) turn such arrays into the views that kernels write: an axis
+    moved last, a 1-D product as a matrix. `copies` says in words what had to be copied on the way, for `explain`.
     """
 
     op: str
     inputs: tuple[Any, ...]
     attrs: dict[str, Any] = field(default_factory=dict)
     outputs: tuple[tuple[tuple[int, ...], np.dtype], ...] = ()
-    out_view: Callable[[np.ndarray], np.ndarray] = _same
+    views: tuple[View | None, ...] = ()
     copies: list[str] = field(default_factory=list)
 
     @property
@@ -52,6 +51,12 @@ class Call:
             if isinstance(first, np.ndarray) and first.dtype.kind not in "iub":
                 return first.dtype
         return np.dtype(np.float32)  # an empty list of parameters: any kernel does
+
+    def kernel_outs(self, outs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        """The caller's results as the kernels see them."""
+        if not self.views:
+            return tuple(outs)
+        return tuple(o if view is None else view(o) for o, view in zip(outs, self.views, strict=True))
 
     def note_copy(self, what: str) -> None:
         """Record a copy that a kernel's wrapper makes, so that `explain` can tell."""

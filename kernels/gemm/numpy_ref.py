@@ -1,0 +1,49 @@
+"""The reference products, by NumPy's matmul and so by its BLAS."""
+from __future__ import annotations
+
+import numpy as np
+
+from tilewright.core.registry import FLOATS, HALVES, Call, Kernel
+from tilewright.kernels.gemm.spec import activate, compute_dtype
+
+
+def _matmul(call: Call, outs: tuple) -> None:
+    a, b = (x.astype(compute_dtype(call.dtype), copy=False) for x in call.inputs)
+    with np.errstate(all="ignore"):
+        outs[0][...] = np.matmul(a, b)
+
+
+def _gemm(call: Call, outs: tuple) -> None:
+    a, b, c = call.inputs
+    alpha, beta = (a.dtype.type(call.attrs[name]) for name in ("alpha", "beta"))
+    with np.errstate(all="ignore"):
+        y = alpha * np.matmul(a, b) if alpha else np.zeros(call.outputs[0][0], a.dtype)
+        outs[0][...] = y if c is None or not beta else y + beta * c
+
+
+def _linear(call: Call, outs: tuple) -> None:
+    x, w, bias = (None if v is None else v.astype(compute_dtype(call.dtype), copy=False) for v in call.inputs)
+    with np.errstate(all="ignore"):
+        z = np.matmul(x, w.T)
+        outs[0][...] = activate(call.attrs["activation"], z if bias is None else z + bias)
+
+
+def _linear_backward(call: Call, outs: tuple) -> None:
+    dy, x, w = call.inputs
+    dx, dw, dbias = outs
+    with np.errstate(all="ignore"):
+        dx[...] = np.matmul(dy, w)
+        dw[...] = np.matmul(dy.T, x)
+        dbias[...] = np.matmul(np.ones((1, dy.shape[0]), dy.dtype), dy)[0]
+
+
+def _how(call: Call) -> str:
+    return "NumPy's BLAS"
+
+
+KERNELS = [
+    Kernel("matmul", "numpy", _matmul, dtypes=FLOATS + HALVES, describe=_how),
+    Kernel("gemm", "numpy", _gemm, describe=_how),
+    Kernel("linear", "numpy", _linear, dtypes=FLOATS + HALVES, describe=_how),
+    Kernel("linear_backward", "numpy", _linear_backward, describe=_how),
+]

@@ -1,0 +1,345 @@
+"""What matmul, gemm, linear and linear_backward are.
+
+Source: NumPy's matmul, ONNX Gemm (opset 13), PyTorch's functional.linear. Bound: Higham, "Accuracy and Stability of
+Numerical Algorithms", 3.1: a dot product of length K in any order errs by at most K·u/(1-K·u) · (|a|·|b|), u = eps/2.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tilewright.core import arrays, sampling
+from tilewright.core.checking import eps, tiny, ulp
+from tilewright.core.errors import ArgumentError, ShapeError
+from tilewright.core.registry import FLOATS, HALVES, Call, Case, Spec
+
+# Position = the code of the activation in the C library.
+ACTIVATIONS = (None, "relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "softplus", "hardswish")
+LIPSCHITZ = 1.5  # no activation above is steeper: hardswish reaches 1.5, gelu 1.13, silu 1.10
+BENCH_SHAPES = {  # (M, N, K): square, few rows, tall and narrow, a layer of an MLP
+    "small": [(64, 64, 64), (1, 256, 256), (32, 64, 64)],
+    "medium": [(256, 256, 256), (1, 1024, 1024), (2000, 10, 512), (128, 512, 784)],
+    "large": [(1024, 1024, 1024), (8, 4096, 1024), (64, 3072, 768), (4096, 64, 64)],
+}
+
+
+def compute_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype of the sums: float32 for the half-precision storage types."""
+    return np.dtype(np.float32) if dtype.name in HALVES else dtype
+
+
+# ---- normal forms
+
+def _prepare_matmul(inputs: tuple, attrs: dict) -> Call:
+    copies: list[str] = []
+    a, b = arrays.operands("matmul", ("a", "b"), inputs, FLOATS + HALVES, copies)
+    if a.ndim == 0 or b.ndim == 0:
+        raise ShapeError("matmul: a and b need at least one dimension; multiply by a number with *")
+    rows = a[None, :] if a.ndim == 1 else a
+    cols = b[:, None] if b.ndim == 1 else b
+    if rows.shape[-1] != cols.shape[-2]:
+        raise ShapeError(f"matmul: a {a.shape} has {rows.shape[-1]} columns, b {b.shape} has {cols.shape[-2]} rows; they must be equal")
+    try:
+        batch = np.broadcast_shapes(rows.shape[:-2], cols.shape[:-2])
+    except ValueError:
+        raise ShapeError(f"matmul: the batch dimensions of a {a.shape} and b {b.shape} do not broadcast") from None
+    shape = batch + rows.shape[-2:-1] * (a.ndim > 1) + cols.shape[-1:] * (b.ndim > 1)
+    view = _MATMUL_VIEWS[a.ndim == 1, b.ndim == 1]
+    return Call("matmul", (np.broadcast_to(rows, batch + rows.shape[-2:]), np.broadcast_to(cols, batch + cols.shape[-2:])),
+                {}, ((shape, a.dtype),), (view,), copies)
+
+
+# The result as a matrix, by whether a and b are vectors.
+_MATMUL_VIEWS: dict[tuple[bool, bool], Any] = {
+    (False, False): None,
+    (True, False): lambda out: out[..., None, :],
+    (False, True): lambda out: out[..., None],
+    (True, True): lambda out: out[None, None],
+}
+
+
+def _matrix(x: np.ndarray, op: str, name: str) -> np.ndarray:
+    if x.ndim != 2:
+        raise ShapeError(f"{op}: {name} must be a matrix, it has shape {x.shape}")
+    return x
+
+
+def _prepare_gemm(inputs: tuple, attrs: dict) -> Call:
+    copies: list[str] = []
+    a, b, c = arrays.operands("gemm", ("a", "b", "c"), inputs, FLOATS, copies)
+    full = {"alpha": 1.0, "beta": 1.0, "trans_a": False, "trans_b": False} | attrs
+    a, b = _matrix(a, "gemm", "a"), _matrix(b, "gemm", "b")
+    op_a, op_b = a.T if full["trans_a"] else a, b.T if full["trans_b"] else b
+    if op_a.shape[1] != op_b.shape[0]:
+        raise ShapeError(f"gemm: op(a) {op_a.shape} and op(b) {op_b.shape} do not fit (trans_a={full['trans_a']}, trans_b={full['trans_b']})")
+    shape = (op_a.shape[0], op_b.shape[1])
+    if c is not None:
+        try:
+            c = np.broadcast_to(c, shape)
+        except ValueError:
+            raise ShapeError(f"gemm: c {c.shape} does not broadcast to the result's shape {shape}") from None
+    # the transposes are views: kernels see op(a), op(b) and no flags
+    return Call("gemm", (op_a, op_b, c), {"alpha": float(full["alpha"]), "beta": float(full["beta"])}, ((shape, a.dtype),), copies=copies)
+
+
+def _rows(x: np.ndarray, name: str, copies: list[str]) -> np.ndarray:
+    """x (..., K) as (R, K), by a view where its strides allow."""
+    flat = x.reshape(-1, x.shape[-1]) if x.size else np.empty((int(np.prod(x.shape[:-1])), x.shape[-1]), x.dtype)
+    if x.size and not np.may_share_memory(flat, x):
+        copies.append(f"{name} {x.shape}: its leading axes cannot be one axis of a view")
+    return flat
+
+
+def _prepare_linear(inputs: tuple, attrs: dict) -> Call:
+    copies: list[str] = []
+    x, w, bias = arrays.operands("linear", ("x", "w", "bias"), inputs, FLOATS + HALVES, copies)
+    activation = attrs.get("activation")
+    if activation not in ACTIVATIONS:
+        raise ArgumentError(f"linear: no activation {activation!r}; there are: {', '.join(map(str, ACTIVATIONS))}")
+    _check_linear("linear", x, w)
+    if bias is not None and bias.shape != w.shape[:1]:
+        raise ShapeError(f"linear: bias {bias.shape} must have the shape ({w.shape[0]},) of w's rows")
+    flat = (int(np.prod(x.shape[:-1])), w.shape[0])
+    return Call("linear", (_rows(x, "x", copies), w, bias), {"activation": activation}, ((x.shape[:-1] + w.shape[:1], x.dtype),),
+                (lambda out: out.reshape(flat),), copies)
+
+
+def _check_linear(op: str, x: np.ndarray, w: np.ndarray) -> None:
+    _matrix(w, op, "w")
+    if x.ndim == 0 or x.shape[-1] != w.shape[1]:
+        raise ShapeError(f"{op}: x {x.shape} must end in {w.shape[1]}, the number of columns of w {w.shape} (out, in)")
+
+
+def _prepare_linear_backward(inputs: tuple, attrs: dict) -> Call:
+    copies: list[str] = []
+    dy, x, w = arrays.operands("linear_backward", ("dy", "x", "w"), inputs, FLOATS, copies)
+    _check_linear("linear_backward", x, w)
+    if dy.shape != x.shape[:-1] + w.shape[:1]:
+        raise ShapeError(f"linear_backward: dy {dy.shape} must have the shape {x.shape[:-1] + w.shape[:1]} of the result of linear")
+    dtype, flat = x.dtype, (int(np.prod(x.shape[:-1])), x.shape[-1])
+    return Call("linear_backward", (_rows(dy, "dy", copies), _rows(x, "x", copies), w), {},
+                ((x.shape, dtype), (w.shape, dtype), (w.shape[:1], dtype)), (lambda dx: dx.reshape(flat), None, None), copies)
+
+
+# ---- oracles and bounds
+
+def _wide(*xs: np.ndarray | None) -> list[Any]:
+    return [None if x is None else x.astype(np.float64) for x in xs]
+
+
+def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    with np.errstate(all="ignore"):
+        return np.matmul(a, b)
+
+
+def dot_bound(a: np.ndarray, b: np.ndarray, dtype: np.dtype, terms: int = 1) -> np.ndarray:
+    """K·u for the kernel and as much for a float64 oracle's own sum, `terms` roundings more, and underflow of each product."""
+    k = a.shape[-1]
+    magnitude = _product(np.abs(a), np.abs(b))
+    bound = (k + terms) * eps(dtype) * magnitude + (k + terms) * tiny(dtype)
+    return np.nan_to_num(bound, nan=0.0, posinf=0.0)  # NaN and infinity are to be met exactly
+
+
+def _store(bound: np.ndarray, expected: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The rounding to the storage dtype on top of the error of the sums."""
+    if dtype.name not in HALVES:
+        return bound
+    return bound + 0.5 * ulp(np.abs(np.nan_to_num(expected)) + bound, dtype)
+
+
+def _matmul_bound(call: Call, expected: tuple) -> tuple:
+    a, b = _wide(*call.inputs)
+    return (_store(dot_bound(a, b, compute_dtype(call.dtype)), expected[0], call.dtype),)
+
+
+def _gemm_oracle(call: Call) -> tuple:
+    a, b, c = _wide(*call.inputs)
+    alpha, beta = call.attrs["alpha"], call.attrs["beta"]
+    y = np.zeros(call.outputs[0][0])
+    with np.errstate(all="ignore"):
+        if alpha != 0:
+            y = alpha * _product(a, b)
+        return (y if c is None or beta == 0 else y + beta * c,)
+
+
+def _gemm_bound(call: Call, expected: tuple) -> tuple:
+    a, b, c = _wide(*call.inputs)
+    alpha, beta = abs(call.attrs["alpha"]), abs(call.attrs["beta"])
+    bound = np.zeros(call.outputs[0][0])
+    if alpha != 0:  # alpha rounds once itself and once in the product
+        bound = alpha * dot_bound(a, b, call.dtype, terms=4) + tiny(call.dtype)
+    if c is not None and beta != 0:
+        bound = bound + 2 * eps(call.dtype) * beta * np.abs(np.nan_to_num(c, posinf=0.0, neginf=0.0)) + tiny(call.dtype)
+    return (bound + eps(call.dtype) * np.abs(np.nan_to_num(expected[0], posinf=0.0, neginf=0.0)),)
+
+
+def activate(name: str | None, z: np.ndarray) -> np.ndarray:
+    """The exact activation of the exact sum."""
+    from tilewright.kernels.activation.spec import FUNCTIONS
+    return z if name is None else FUNCTIONS[name](z)
+
+
+def _linear_oracle(call: Call) -> tuple:
+    x, w, bias = _wide(*call.inputs)
+    z = _product(x, w.T)
+    return (activate(call.attrs["activation"], z if bias is None else z + bias),)
+
+
+def _linear_bound(call: Call, expected: tuple) -> tuple:
+    """The sum's error passed through the activation (Lipschitz), and 4 ULP of the activation itself."""
+    x, w, bias = _wide(*call.inputs)
+    dtype = compute_dtype(call.dtype)
+    bound = dot_bound(x, w.T, dtype, terms=2)
+    if bias is not None:
+        bound = bound + eps(dtype) * np.abs(bias)
+    if call.attrs["activation"] is not None:
+        bound = LIPSCHITZ * bound + 4 * ulp(expected[0], dtype)
+    return (_store(bound, expected[0], call.dtype),)
+
+
+def _linear_backward_oracle(call: Call) -> tuple:
+    dy, x, w = _wide(*call.inputs)
+    return _product(dy, w), _product(dy.T, x), dy.sum(0)
+
+
+def _linear_backward_bound(call: Call, expected: tuple) -> tuple:
+    dy, x, w = _wide(*call.inputs)
+    ones = np.ones((dy.shape[0], 1))
+    return dot_bound(dy, w, call.dtype), dot_bound(dy.T, x, call.dtype), dot_bound(dy.T, ones, call.dtype)[:, 0]
+
+
+# ---- gradients
+
+def _matmul_gradient(run: Any, inputs: tuple, outputs: tuple, grads: tuple, attrs: dict) -> tuple:
+    a, b = inputs
+    dy = grads[0]
+    rows = a[None, :] if a.ndim == 1 else a
+    cols = b[:, None] if b.ndim == 1 else b
+    if a.ndim == 1:
+        dy = np.expand_dims(dy, -2 if b.ndim > 1 else -1)
+    if b.ndim == 1:
+        dy = np.expand_dims(dy, -1)
+    da = run("matmul", dy, np.swapaxes(cols, -1, -2))
+    db = run("matmul", np.swapaxes(rows, -1, -2), dy)
+    return (arrays.sum_to(da.reshape(da.shape[:-2] + da.shape[-1:]) if a.ndim == 1 else da, a.shape),
+            arrays.sum_to(db[..., 0] if b.ndim == 1 else db, b.shape))
+
+
+def _gemm_gradient(run: Any, inputs: tuple, outputs: tuple, grads: tuple, attrs: dict) -> tuple:
+    a, b, c = inputs
+    dy, alpha, ta, tb = grads[0], attrs.get("alpha", 1.0), attrs.get("trans_a", False), attrs.get("trans_b", False)
+    da = run("gemm", b, dy, alpha=alpha, trans_a=tb, trans_b=True) if ta else run("gemm", dy, b, alpha=alpha, trans_b=not tb)
+    db = run("gemm", dy, a, alpha=alpha, trans_a=True, trans_b=ta) if tb else run("gemm", a, dy, alpha=alpha, trans_a=not ta)
+    return da, db, None if c is None else arrays.sum_to(attrs.get("beta", 1.0) * dy, c.shape)
+
+
+def _linear_gradient(run: Any, inputs: tuple, outputs: tuple, grads: tuple, attrs: dict) -> tuple:
+    x, w, bias = inputs
+    dy, activation = grads[0], attrs.get("activation")
+    if activation is not None:
+        z = run("linear", x, w, bias)
+        more = {"approximate": "tanh"} if activation == "gelu_tanh" else {}
+        dy = run(("gelu" if activation == "gelu_tanh" else activation) + "_backward", dy, z, **more)
+    dx, dw, dbias = run("linear_backward", dy, x, w)
+    return dx, dw, None if bias is None else dbias
+
+
+# ---- samples
+
+def _shapes(rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
+    """Each axis over the tile edges while the others are odd; empty axes; K across a block of 512; random thirds."""
+    for e in sampling.EDGES:
+        yield from ((e, 19, 21), (21, e, 19), (19, 21, e))
+    yield from ((0, 5, 7), (5, 0, 7), (5, 7, 0), (0, 0, 0), (1, 1, 1), (1, 513, 300), (300, 1, 513), (7, 5, 1031), (130, 131, 513),
+                (100, 200, 260), (257, 100, 120), (513, 10, 40), (2, 700, 33))
+    for _ in range(12):
+        yield tuple(int(v) for v in rng.integers(1, 120, 3))  # type: ignore[misc]
+
+
+def _with_specials(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    flat = x.reshape(-1)
+    for value in (np.nan, np.inf, -np.inf, 0.0):
+        flat[rng.integers(flat.size)] = value
+    return x
+
+
+def _matmul_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
+    new = sampling.normal
+    for m, n, k in _shapes(rng):
+        la, lb = sampling.any_layout(rng), sampling.any_layout(rng)
+        yield Case((new(rng, (m, k), dtype, la), new(rng, (k, n), dtype, lb)), label=f"{m}x{n}x{k} {la} {lb}")
+    for sa, sb in (((7,), (7,)), ((7,), (7, 5)), ((3, 7), (7,)), ((4, 3, 7), (7,)), ((7,), (4, 7, 3)), ((2, 1, 3, 7), (5, 7, 4)),
+                   ((3, 2, 2), (2, 2)), ((0, 3, 4), (4, 5)), ((6, 9, 17), (6, 17, 33))):
+        for layout in sampling.LAYOUTS:
+            yield Case((new(rng, sa, dtype, layout), new(rng, sb, dtype, layout)), label=f"{sa} @ {sb} {layout}")
+    row = np.broadcast_to(new(rng, (1, 40), dtype), (33, 40))
+    yield Case((row, new(rng, (40, 35), dtype)), label="zero strides in a")
+    yield Case((row, np.broadcast_to(new(rng, (40, 1), dtype), (40, 21))), label="zero strides in a and b")
+    for _ in range(6):
+        yield Case((_with_specials(rng, new(rng, (17, 37), dtype)), _with_specials(rng, new(rng, (37, 50), dtype))), label="NaN and infinity")
+
+
+def _gemm_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
+    new = sampling.normal
+    for i, (m, n, k) in enumerate(_shapes(rng)):
+        ta, tb, layout = bool(i & 1), bool(i & 2), sampling.any_layout(rng)
+        c = (None, (m, n), (n,), (m, 1), (1, n), ())[i % 6]
+        attrs = {"alpha": (1.0, 0.5, -1.3, 0.0)[i % 4], "beta": (1.0, 0.0, 0.7)[i % 3], "trans_a": ta, "trans_b": tb}
+        yield Case((new(rng, (k, m) if ta else (m, k), dtype, layout), new(rng, (n, k) if tb else (k, n), dtype, layout),
+                    None if c is None else new(rng, c, dtype, layout)), attrs, f"{m}x{n}x{k} c={c} {layout} {attrs}")
+    nan = np.full((9, 9), np.nan).astype(dtype)
+    yield Case((new(rng, (9, 9), dtype), new(rng, (9, 9), dtype), nan), {"beta": 0.0}, "beta 0 does not read c")
+    yield Case((nan, nan, new(rng, (9, 9), dtype)), {"alpha": 0.0}, "alpha 0 does not read a, b")
+
+
+def _linear_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
+    new = sampling.normal
+    for i, (m, n, k) in enumerate(_shapes(rng)):
+        layout = sampling.any_layout(rng)
+        yield Case((new(rng, (m, k), dtype, layout), new(rng, (n, k), dtype, layout), new(rng, (n,), dtype, layout) if i % 4 else None),
+                   {"activation": ACTIVATIONS[i % len(ACTIVATIONS)]}, f"{m}x{n}x{k} {layout} {ACTIVATIONS[i % len(ACTIVATIONS)]}")
+    for activation in ACTIVATIONS:
+        yield Case((new(rng, (2, 3, 33), dtype), new(rng, (50, 33), dtype), new(rng, (50,), dtype)), {"activation": activation}, f"3-D {activation}")
+    yield Case((new(rng, (33,), dtype), new(rng, (5, 33), dtype), None), {}, "1-D x")
+
+
+def _linear_backward_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
+    new = sampling.normal
+    for m, n, k in _shapes(rng):
+        layout = sampling.any_layout(rng)
+        yield Case((new(rng, (m, n), dtype, layout), new(rng, (m, k), dtype, layout), new(rng, (n, k), dtype, layout)), label=f"{m}x{n}x{k} {layout}")
+    yield Case((new(rng, (2, 3, 5), dtype), new(rng, (2, 3, 7), dtype), new(rng, (5, 7), dtype)), label="3-D")
+
+
+def _bench(make: Any) -> Any:
+    def bench(rng: np.random.Generator, dtype: str, size: str) -> Iterator[Case]:
+        for m, n, k in BENCH_SHAPES[size]:
+            inputs, attrs = make(lambda *shape: sampling.normal(rng, shape, dtype), m, n, k)
+            yield Case(inputs, attrs, f"{m}x{n}x{k}")
+    return bench
+
+
+def _flops(call: Call) -> float:
+    a, b = call.inputs[:2]
+    return 2.0 * np.prod(a.shape[:-1]) * a.shape[-1] * b.shape[-1 if call.op != "linear" else 0]
+
+
+def _nbytes(call: Call) -> float:
+    return float(sum(x.nbytes for x in call.inputs if x is not None) + sum(np.prod(s) * d.itemsize for s, d in call.outputs))
+
+
+SPECS = [
+    Spec("matmul", "gemm", "a @ b, with NumPy's batches and broadcasting", ("a", "b"), _prepare_matmul,
+         lambda call: (_product(*_wide(*call.inputs)),), _matmul_bound, _flops, _nbytes, _matmul_cases,
+         _bench(lambda new, m, n, k: ((new(m, k), new(k, n)), {})), _matmul_gradient, FLOATS + HALVES),
+    Spec("gemm", "gemm", "alpha · op(a) @ op(b) + beta · c", ("a", "b", "c"), _prepare_gemm, _gemm_oracle, _gemm_bound, _flops, _nbytes,
+         _gemm_cases, _bench(lambda new, m, n, k: ((new(m, k), new(n, k), new(m, n)), {"alpha": 0.5, "beta": 2.0, "trans_b": True})),
+         _gemm_gradient, may_alias=(2,)),
+    Spec("linear", "gemm", "activation(x @ w.T + bias)", ("x", "w", "bias"), _prepare_linear, _linear_oracle, _linear_bound, _flops, _nbytes,
+         _linear_cases, _bench(lambda new, m, n, k: ((new(m, k), new(n, k), new(n)), {"activation": "relu"})), _linear_gradient, FLOATS + HALVES),
+    Spec("linear_backward", "gemm", "dx = dy @ w, dw = dy.T @ x, dbias = dy.sum(0)", ("dy", "x", "w"), _prepare_linear_backward,
+         _linear_backward_oracle, _linear_backward_bound, lambda call: 4.0 * call.inputs[0].size * call.inputs[1].shape[1], _nbytes,
+         _linear_backward_cases, _bench(lambda new, m, n, k: ((new(m, n), new(m, k), new(n, k)), {}))),
+]
