@@ -1,0 +1,67 @@
+"""The one place where Numba is imported first: cache folder, instruction set, register width, compile options.
+
+Lanes follow the instruction set that Numba compiles for, and Numba's index of compiled code has that set in its key.
+So a cache folder shared by several machines holds one entry for each, and a forced lower ISA has its own:
+
+    avx512    16 x f32, 32 registers, masked memory access        avx2      8 x f32, 16 registers, fused multiply-add
+    neon       4 x f32, 32 registers, fused multiply-add          baseline  4 x f32, 16 registers, none (SSE2)
+
+TILEWRIGHT_ISA (avx512, avx2, baseline) forces a lower set. It must be set before Numba compiles anything: afterwards the
+process has one target, and `ISA` says which. TILEWRIGHT_CACHE_DIR moves the cache unless NUMBA_CACHE_DIR is set.
+
+A trap: Numba's cache looks at the source file of the cached function only, not at the functions that it calls. After an
+edit in this folder, delete the cached files of the kernels that use it (`__pycache__/*.nbi`, or the cache folder).
+"""
+from __future__ import annotations
+
+import os
+
+if "NUMBA_CACHE_DIR" not in os.environ and os.environ.get("TILEWRIGHT_CACHE_DIR"):
+    os.environ["NUMBA_CACHE_DIR"] = os.path.join(os.environ["TILEWRIGHT_CACHE_DIR"], "numba")
+
+import llvmlite.binding as llvm
+import numba
+from numba.core import config
+from numba.core.registry import cpu_target
+
+from tilewright.core.errors import ArgumentError
+
+_AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
+_ABOVE = {"avx512": (), "avx2": ("avx512", "avx10", "amx", "evex512"),
+          "baseline": ("avx", "amx", "fma", "f16c", "xop", "sse3", "ssse3", "sse4", "vaes", "vpclmul", "gfni")}
+
+
+def _force(isa: str) -> None:
+    """Make Numba compile for no more than `isa`; without effect once it has compiled something."""
+    if isa not in _ABOVE:
+        raise ArgumentError(f"TILEWRIGHT_ISA={isa!r}: Numba kernels know {', '.join(_ABOVE)}")
+    features = llvm.get_host_cpu_features()
+    for name in features:
+        if name.startswith(_ABOVE[isa]):
+            features[name] = False
+    config.CPU_NAME = llvm.get_host_cpu_name()
+    config.CPU_FEATURES = features.flatten()
+
+
+if os.environ.get("TILEWRIGHT_ISA") and "x86_64" in llvm.get_process_triple():
+    _force(os.environ["TILEWRIGHT_ISA"])
+
+TRIPLE, CPU, _features = cpu_target.target_context.codegen().magic_tuple()
+FEATURES = frozenset(f[1:] for f in _features.split(",") if f.startswith("+"))
+
+if FEATURES.issuperset(_AVX512):
+    ISA, BYTES, REGISTERS = "avx512", 64, 32
+elif FEATURES.issuperset(("avx2", "fma")):
+    ISA, BYTES, REGISTERS = "avx2", 32, 16
+elif TRIPLE.startswith(("aarch64", "arm64")):
+    ISA, BYTES, REGISTERS = "neon", 16, 32
+else:
+    ISA, BYTES, REGISTERS = "baseline", 16, 16
+HAS_FMA = ISA != "baseline"
+"""Whether `fma` rounds once. Where it does not, formulas that depend on it split their operands instead."""
+
+
+def njit(function=None, **options):
+    """`numba.njit` as every kernel here uses it: no GIL, cached on disk, division as NumPy's."""
+    decorate = numba.njit(nogil=True, cache=True, error_model="numpy", **options)
+    return decorate if function is None else decorate(function)
