@@ -130,7 +130,7 @@ def to_float(typing, x):
     return ty(x), lambda context, builder, sig, args: builder.sitofp(args[0], ty.ir)
 
 
-def _reduce(builder, value, lanes: int, combine):
+def reduce_lanes(builder, value, lanes: int, combine):
     """Combine the upper half with the lower until one lane is left: an order fixed by the number of lanes alone."""
     while lanes > 1:
         half = lanes // 2
@@ -144,7 +144,7 @@ def _reduce(builder, value, lanes: int, combine):
 @intrinsic
 def reduce_add(typing, x):
     """The sum of the lanes."""
-    return x.dtype(x), lambda context, builder, sig, args: _reduce(builder, args[0], x.lanes, builder.fadd)
+    return x.dtype(x), lambda context, builder, sig, args: reduce_lanes(builder, args[0], x.lanes, builder.fadd)
 
 
 @intrinsic
@@ -154,7 +154,7 @@ def reduce_max(typing, x):
         def larger(a, b):
             keep = builder.or_(builder.fcmp_ordered(">", a, b), builder.fcmp_unordered("uno", a, a))
             return builder.select(keep, a, b)
-        return _reduce(builder, args[0], x.lanes, larger)
+        return reduce_lanes(builder, args[0], x.lanes, larger)
     return x.dtype(x), codegen
 
 

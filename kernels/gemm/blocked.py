@@ -1,0 +1,163 @@
+"""The blocked product in Numba: packing and the loops around the register tiles of microkernel.py.
+
+    gemm_range(alpha, a, b, beta, c, out, i0, i1, j0, j1)      one rectangle of out = alpha * a @ b + beta * c
+
+2-D arrays of one dtype; a and b with any strides, c and out with contiguous columns; c may be out, or one row with a zero
+stride. beta == 0 does not read c, alpha == 0 reads neither a nor b. Serial, no GIL, no state: rectangles may run at the
+same time, and a product has the same bits however it is cut into them.
+
+    for jc in columns by NC                        B block, KC x NC, packed: stays in L2 (960 KB of 1 or 2 MB)
+      for pc in k by KC
+        pack b[pc:pc+KC, jc:jc+NC]                 panels of NR columns, [k][NR], the last one filled with zeros
+        for ic in rows by MR                       A strip, MR x KC: stays in L1 (16 KB), read from a itself
+          for jr in the block's columns by NR      register tile, MR x NR
+
+b is not packed where that would cost more than it saves: few rows to share the packed panel, or b small enough for L1; then
+only a ragged last panel is. With very few rows b is walked by whole rows (a short KC), because memory likes long runs. A strip
+of a is packed only where k is not its contiguous axis: each step of k would touch another page.
+Few rows or columns against a transposed b, the case of a matrix times a vector, are dot products along k.
+"""
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from tilewright.kernels.vector.host import BYTES, njit
+
+from .microkernel import MR, NV, address, copy_bytes, dots, tile
+
+KC = 512  # a packed panel: KC * NR * 4 bytes = 96 KB, streamed from L2 for each tile
+KC_FLAT = 16  # k in a pass over whole rows of b
+NC_VECTORS = 30  # 480 float32 columns with AVX-512
+FLAT_ROWS = 2  # up to so many rows walk b by whole rows
+DIRECT_ROWS = 16  # up to so many rows packing b costs more than it saves
+DIRECT_BYTES = 36 * 1024  # up to here b is in L1 as it is
+DOT_LINES = 12  # up to so many rows, or 4 columns, dot products beat packing a transposed b
+
+inner = numba.njit(nogil=True, error_model="numpy")
+
+
+@inner
+def aligned(n, like):
+    """n elements of the dtype of `like`, the first at the start of a vector."""
+    raw = np.empty(n + BYTES // like.itemsize, like.dtype)
+    return raw[-address(raw) % BYTES // like.itemsize:]
+
+
+@inner
+def pack_panel(b, p0, k, j0, n, width, packed, at):
+    """packed[at + p * width + j] = b[p0 + p, j0 + j], zero for n <= j < width."""
+    if n < width:
+        packed[at:at + k * width] = 0
+    for j8 in range(0, n, 8):  # eight lines of a transposed b at a time stay in L1 whatever its stride
+        if n - j8 >= 8:
+            for p in range(k):
+                for j in range(8):
+                    packed[at + p * width + j8 + j] = b[p0 + p, j0 + j8 + j]
+        else:
+            for p in range(k):
+                for j in range(j8, n):
+                    packed[at + p * width + j] = b[p0 + p, j0 + j]
+
+
+@inner
+def pack_rows(b, p0, k, j0, n, width, packed, at):
+    """pack_panel for contiguous rows."""
+    size = packed.itemsize
+    source = address(b) + p0 * b.strides[0] + j0 * size
+    for p in range(k):
+        copy_bytes(address(packed) + (at + p * width) * size, source + p * b.strides[0], n * size)
+        packed[at + p * width + n:at + (p + 1) * width] = 0
+
+
+@inner
+def pack_strip(a, i0, rows, p0, k, packed):
+    """packed[p * rows + i] = a[i0 + i, p0 + p]"""
+    for p in range(k):
+        for i in range(rows):
+            packed[p * rows + i] = a[i0 + i, p0 + p]
+
+
+@inner
+def strip(rows, n, k, a, a_row, a_k, b, b_panel, b_k, last, alpha, beta, c, c_row, out, out_row, width, size):
+    """The tiles of one strip: panels of b at b, b + b_panel, ...; a ragged last one, always packed, at `last`."""
+    for j in range(0, n, width):
+        at_b, step = (b + j // width * b_panel, b_k) if n - j >= width else (last, width * size)
+        tile(rows, min(width, n - j), k, a, a_row, a_k, at_b, step, alpha, beta, c + j * size, c_row, out + j * size, out_row)
+
+
+@inner
+def blocks(alpha, a, b, beta, c, out, i0, i1, j0, j1):
+    """gemm_range by packed or direct panels."""
+    size = out.itemsize
+    width = NV * BYTES // size
+    depth = a.shape[1] if alpha != 0 else 0
+    b_rows = b.strides[1] == size  # contiguous rows
+    flat = b_rows and out.shape[0] <= FLAT_ROWS
+    direct = b_rows and (i1 - i0 <= DIRECT_ROWS or depth * (j1 - j0) * size <= DIRECT_BYTES)
+    kc = min(depth, KC_FLAT if flat else KC)
+    columns = j1 - j0 if direct else min(j1 - j0, NC_VECTORS * BYTES // size)
+    packed = aligned((width if direct else (columns + width - 1) // width * width) * kc, out)
+    pack_a = a.strides[1] != size and j1 - j0 > width and i1 - i0 > 1
+    strip_a = aligned(MR * kc if pack_a else 0, out)
+    for jc in range(j0, j1, columns):
+        n = min(columns, j1 - jc)
+        whole = n // width * width
+        for p0 in range(0, max(1, depth), max(1, kc)):
+            k = min(kc, depth - p0)
+            if direct:
+                first, b_panel, b_k = address(b) + p0 * b.strides[0] + jc * size, width * size, b.strides[0]
+                last = address(packed)
+            else:
+                first, b_panel, b_k = address(packed), k * width * size, width * size
+                last = first + whole // width * b_panel
+            for j in range(whole if direct else 0, n, width):
+                at = 0 if direct else j * k
+                if b_rows:
+                    pack_rows(b, p0, k, jc + j, min(width, n - j), width, packed, at)
+                else:
+                    pack_panel(b, p0, k, jc + j, min(width, n - j), width, packed, at)
+            scale = beta if p0 == 0 else out.dtype.type(1)
+            source, source_row = (address(c), c.strides[0]) if p0 == 0 else (address(out), out.strides[0])
+            i = i0
+            while i < i1:
+                rest = i1 - i
+                rows = MR if rest >= MR else 4 if rest >= 4 else 2 if rest >= 2 else 1
+                at_a, a_row, a_k = address(a) + i * a.strides[0] + p0 * a.strides[1], a.strides[0], a.strides[1]
+                if pack_a:
+                    pack_strip(a, i, rows, p0, k, strip_a)
+                    at_a, a_row, a_k = address(strip_a), size, rows * size
+                strip(rows, n, k, at_a, a_row, a_k, first, b_panel, b_k, last, alpha, scale, source + i * source_row + jc * size,
+                      source_row, address(out) + i * out.strides[0] + jc * size, out.strides[0], width, size)
+                i += rows
+
+
+@inner
+def dot_products(alpha, a, b, beta, c, out, i0, i1, j0, j1):
+    """gemm_range by dot products along k: a has contiguous rows, b contiguous columns."""
+    size = out.itemsize
+    depth = a.shape[1] if alpha != 0 else 0
+    j = j0
+    while j < j1:  # four columns of b stay in L1 while all rows of a pass
+        n = 4 if j1 - j >= 4 else 1
+        i = i0
+        while i < i1:
+            rows = 4 if i1 - i >= 4 else 1
+            dots(rows, n, depth, address(a) + i * a.strides[0], a.strides[0], address(b) + j * b.strides[1], b.strides[1],
+                 alpha, beta, address(c) + i * c.strides[0] + j * size, c.strides[0],
+                 address(out) + i * out.strides[0] + j * size, out.strides[0])
+            i += rows
+        j += n
+
+
+@njit
+def gemm_range(alpha, a, b, beta, c, out, i0, i1, j0, j1):
+    """See the head of this file."""
+    if i1 <= i0 or j1 <= j0:
+        return
+    # by the shape of the whole product, not of the rectangle: the two ways differ in their bits
+    along_k = a.strides[1] == a.itemsize and b.strides[0] == a.itemsize
+    if along_k and (out.shape[0] <= DOT_LINES or out.shape[1] <= 4):
+        dot_products(alpha, a, b, beta, c, out, i0, i1, j0, j1)
+    else:
+        blocks(alpha, a, b, beta, c, out, i0, i1, j0, j1)
