@@ -105,7 +105,7 @@ def check_out(op: str, out: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.
         raise DTypeError(f"{op}: out is {out.dtype}, the result is {dtype}")
     if not out.flags.writeable:
         raise ArgumentError(f"{op}: out is read-only")
-    if any(stride == 0 and size > 1 for stride, size in zip(out.strides, out.shape, strict=True)):
+    if out.size and any(stride == 0 and size > 1 for stride, size in zip(out.strides, out.shape, strict=True)):
         raise AliasError(f"{op}: several elements of out are the same memory (a broadcast view)")
     return out
 

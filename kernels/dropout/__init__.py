@@ -1,0 +1,1 @@
+"""dropout with a counter-based mask, the same on every backend."""

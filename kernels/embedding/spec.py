@@ -1,0 +1,102 @@
+"""What embedding is: row weight[i] for each index i, and the sum of dy over equal indices as its gradient.
+
+The gradient adds in the order of the indices, so its bits are the same every time.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tilewright.core import arrays, sampling
+from tilewright.core.checking import eps
+from tilewright.core.errors import ArgumentError, ShapeError
+from tilewright.core.registry import FLOATS, Call, Case, Spec
+
+
+def _check(op: str, indices: np.ndarray, rows: int) -> None:
+    wrong = (indices < 0) | (indices >= rows)
+    if wrong.any():
+        at = tuple(int(v[0]) for v in np.nonzero(np.atleast_1d(wrong)))
+        raise ArgumentError(f"{op}: indices{list(at)} is {int(np.atleast_1d(indices)[at])}; they run from 0 to {rows - 1}")
+
+
+def _prepare(inputs: tuple, attrs: dict) -> Call:
+    copies: list[str] = []
+    indices = arrays.indices(inputs[0], "indices", "embedding", copies)
+    weight, = arrays.operands("embedding", ("weight",), inputs[1:], FLOATS, copies)
+    if weight.ndim != 2:
+        raise ShapeError(f"embedding: weight {weight.shape} must be a matrix (rows, features)")
+    _check("embedding", indices, weight.shape[0])
+    return Call("embedding", (indices, weight), {}, ((indices.shape + weight.shape[1:], weight.dtype),), copies=copies)
+
+
+def _prepare_backward(inputs: tuple, attrs: dict) -> Call:
+    copies: list[str] = []
+    op = "embedding_backward"
+    dy, = arrays.operands(op, ("dy",), inputs[:1], FLOATS, copies)
+    indices = arrays.indices(inputs[1], "indices", op, copies)
+    rows = int(attrs["num_embeddings"])
+    if dy.ndim != indices.ndim + 1 or dy.shape[:-1] != indices.shape:
+        raise ShapeError(f"{op}: dy {dy.shape} must have the shape of indices {indices.shape} and one axis more")
+    _check(op, indices, rows)
+    return Call(op, (dy, indices), {"num_embeddings": rows}, (((rows, dy.shape[-1]), dy.dtype),), copies=copies)
+
+
+def scatter_add(dy: np.ndarray, indices: np.ndarray, rows: int) -> np.ndarray:
+    """The definition of the gradient, in the order of the indices."""
+    out = np.zeros((rows, dy.shape[-1]), dy.dtype)
+    np.add.at(out, indices.reshape(-1), dy.reshape(indices.size, dy.shape[-1]))
+    return out
+
+
+def _backward_bound(call: Call, expected: tuple) -> tuple:
+    """A row that was used k times is a sum of k terms, any order: k·u relative to the sum of magnitudes."""
+    dy, indices = call.inputs
+    rows = call.attrs["num_embeddings"]
+    used = np.bincount(indices.ravel(), minlength=rows)[:, None] if indices.size else np.zeros((rows, 1))
+    return (used * eps(call.dtype) * scatter_add(np.abs(dy.astype(np.float64)), indices, rows),)
+
+
+def _cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
+    for rows, width, shape in ((1, 1, (1,)), (5, 3, (7,)), (10, 16, (4, 5)), (10, 17, ()), (50, 33, (2, 3, 4)), (7, 64, (300,)), (9, 130, (0,)), (4, 0, (3,))):
+        layout = sampling.any_layout(rng)
+        yield Case((sampling.laid_out(rng.integers(0, rows, shape), layout), sampling.normal(rng, (rows, width), dtype, layout)), {},
+                   f"{shape} of {rows}x{width} {layout}")
+
+
+def _backward_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
+    for case in _cases(rng, dtype):
+        indices, weight = case.inputs
+        layout = sampling.any_layout(rng)
+        yield Case((sampling.normal(rng, indices.shape + weight.shape[1:], dtype, layout), indices), {"num_embeddings": len(weight)}, case.label)
+
+
+def _bench(backward: bool) -> Any:
+    def bench(rng: np.random.Generator, dtype: str, size: str) -> Iterator[Case]:
+        rows, width, count = {"small": (100, 32, 64), "medium": (5000, 128, 2048), "large": (30000, 512, 8192)}[size]
+        indices = rng.integers(0, rows, count)
+        inputs = (sampling.normal(rng, (count, width), dtype), indices) if backward else (indices, sampling.normal(rng, (rows, width), dtype))
+        yield Case(inputs, {"num_embeddings": rows} if backward else {}, f"{count} of {rows}x{width}")
+    return bench
+
+
+def _gradient(run: Any, inputs: tuple, outputs: tuple, grads: tuple, attrs: dict) -> tuple:
+    return None, run("embedding_backward", grads[0], inputs[0], num_embeddings=inputs[1].shape[0])
+
+
+def _nbytes(call: Call) -> float:
+    (shape, dtype), = call.outputs
+    moved = np.prod(shape) * dtype.itemsize
+    return float(moved + (call.inputs[0].nbytes if call.op.endswith("backward") else moved))
+
+
+SPECS = [
+    Spec("embedding", "embedding", "weight[indices]", ("indices", "weight"), _prepare,
+         lambda call: (call.inputs[1][call.inputs[0]].astype(np.float64),), lambda call, expected: (np.zeros(expected[0].shape),),
+         lambda call: 0.0, _nbytes, _cases, _bench(False), _gradient),
+    Spec("embedding_backward", "embedding", "dy summed over equal indices", ("dy", "indices"), _prepare_backward,
+         lambda call: (scatter_add(call.inputs[0].astype(np.float64), call.inputs[1], call.attrs["num_embeddings"]),), _backward_bound,
+         lambda call: float(call.inputs[0].size), _nbytes, _backward_cases, _bench(True)),
+]

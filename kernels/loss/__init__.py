@@ -1,0 +1,1 @@
+"""cross_entropy of logits and class labels, and its gradient."""
