@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ def _from_environment() -> str | None:
 
 
 _default = _from_environment()
+_verbose = os.environ.get("TILEWRIGHT_VERBOSE", "0") not in ("", "0")  # print each call's kernel to standard error
+_door = None if _verbose else native.door  # verbose: everything takes the long way, which can tell
 
 
 def active() -> str | None:
@@ -89,7 +92,7 @@ def door(backend: str | None) -> Any:
     """
     if backend is None:
         backend = _active.get() or _default
-    return native.door if backend is None or backend == "c" or backend == "auto" else None
+    return _door if backend is None or backend == "c" or backend == "auto" else None
 
 
 def why_not(kernel: Kernel, call: Call) -> str | None:
@@ -141,6 +144,8 @@ def call(op: str, inputs: tuple, attrs: dict[str, Any], out: Any = None, backend
     spec = registry.spec(op)
     c = spec.prepare(inputs, attrs)
     kernel = select(c, backend)
+    if _verbose:
+        print(f"tilewright: {op}({_shapes(c)}) on {row_name(kernel)}: {kernel.describe(c)}", file=sys.stderr)
     if not c.outputs:
         return kernel.run(c, ())
     if out is not None:
@@ -199,6 +204,10 @@ def row_name(kernel: Kernel) -> str:
     return f"{kernel.backend}:{kernel.variant}" if kernel.variant else kernel.backend
 
 
+def _shapes(c: Call) -> str:
+    return ", ".join(map(_shown, c.inputs))
+
+
 def _shown(x: Any) -> str:
     if isinstance(x, tuple):
         return f"[{len(x)} arrays]"
@@ -234,4 +243,4 @@ def explain(op: str, *inputs: Any, backend: str | None = None, **attrs: Any) -> 
                        else f"{row_name(chosen)} comes first")
             rejected.append((row_name(row), why))
     how = chosen.describe(c)
-    return Explanation(op, ", ".join(map(_shown, c.inputs)), chosen, how, tuple(c.copies), tuple(rejected))
+    return Explanation(op, _shapes(c), chosen, how, tuple(c.copies), tuple(rejected))
