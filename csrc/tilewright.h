@@ -41,14 +41,47 @@ int tw_get_num_threads(void);
 void tw_set_num_threads(int threads);
 int tw_set_local_threads(int threads);
 
-/* ---- gemm */
+/* ---- gemm: products of matrices in row-major or any other strided layout */
 
-/* c = alpha a b + beta c, a (m, k), b (k, n), c (m, n), any strides (row, column). beta == 0 never reads c; alpha == 0 or
- * k == 0 never reads a or b. c must not overlap a or b. */
-int tw_gemm_f32(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, float alpha, const float *a, ptrdiff_t a_row, ptrdiff_t a_col,
-                const float *b, ptrdiff_t b_row, ptrdiff_t b_col, float beta, float *c, ptrdiff_t c_row, ptrdiff_t c_col);
-int tw_gemm_f64(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, double alpha, const double *a, ptrdiff_t a_row, ptrdiff_t a_col,
-                const double *b, ptrdiff_t b_row, ptrdiff_t b_col, double beta, double *c, ptrdiff_t c_row, ptrdiff_t c_col);
+typedef struct {
+    void *data;
+    ptrdiff_t row, col; /* strides in elements */
+} tw_matrix;
+
+/* c = activation(alpha a b + beta c + bias), a (m, k), b (k, n), c (m, n), for every index of the batch axes. beta == 0
+ * never reads c; alpha == 0 or k == 0 never reads a or b. c must overlap neither a nor b nor itself. float16 and bfloat16
+ * are computed in float32. Results are the same bits for any number of threads. */
+typedef struct {
+    int dtype;      /* TW_FLOAT32, TW_FLOAT64, TW_FLOAT16 or TW_BFLOAT16 of everything */
+    int activation; /* TW_NONE ... */
+    ptrdiff_t m, n, k;
+    tw_matrix a, b, c;
+    double alpha, beta;
+    const void *bias; /* n elements bias_step apart, or NULL */
+    ptrdiff_t bias_step;
+    int batch_axes;
+    const ptrdiff_t *batch_shape, *a_batch, *b_batch, *c_batch; /* batch_axes lengths and strides */
+} tw_gemm_call;
+
+int tw_gemm(const tw_gemm_call *call);
+
+/* How tw_gemm would run the call, in a few words ("avx512 8x48 packed, 2 threads"), into text[0 .. size-1]. */
+int tw_gemm_describe(const tw_gemm_call *call, char *text, size_t size);
+
+/* The same product by three loops, to compare with; dtype TW_FLOAT32 or TW_FLOAT64. */
+int tw_gemm_naive(const tw_gemm_call *call);
+
+/* For y = x w^T + bias, x (m, k), w (n, k), dy (m, n): dx = dy w, dw = dy^T x, dbias = column sums of dy, contiguous.
+ * A result whose data is NULL is left out. dtype TW_FLOAT32 or TW_FLOAT64. */
+int tw_linear_backward(int dtype, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, tw_matrix dy, tw_matrix x, tw_matrix w, tw_matrix dx,
+                       tw_matrix dw, void *dbias);
+
+/* The CBLAS calls: order 101 row-major, 102 column-major; transpose 111 no, 112 yes, 113 conjugate (= yes). An argument
+ * out of its domain is named on standard error and nothing is computed. */
+void tw_cblas_sgemm(int order, int trans_a, int trans_b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, float alpha, const float *a,
+                    ptrdiff_t lda, const float *b, ptrdiff_t ldb, float beta, float *c, ptrdiff_t ldc);
+void tw_cblas_dgemm(int order, int trans_a, int trans_b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, double alpha, const double *a,
+                    ptrdiff_t lda, const double *b, ptrdiff_t ldb, double beta, double *c, ptrdiff_t ldc);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

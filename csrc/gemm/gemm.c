@@ -1,17 +1,181 @@
-#include "../isa/isa.h"
+// tw_gemm: from the call as the user makes it to products that the plan understands, and their rectangles to threads.
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
-#define NAIVE(name, T) \
-    int name(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, T alpha, const T *a, ptrdiff_t a_row, ptrdiff_t a_col, const T *b, \
-             ptrdiff_t b_row, ptrdiff_t b_col, T beta, T *c, ptrdiff_t c_row, ptrdiff_t c_col) \
-    { \
-        for (ptrdiff_t i = 0; i < m; i++) \
-            for (ptrdiff_t j = 0; j < n; j++) { \
-                T sum = 0, *to = c + i * c_row + j * c_col; \
-                for (ptrdiff_t p = 0; p < k; p++) \
-                    sum += a[i * a_row + p * a_col] * b[p * b_row + j * b_col]; \
-                *to = alpha * sum + (beta == 0 ? 0 : beta * *to); \
-            } \
-        return TW_OK; \
+#include "../isa/isa.h"
+#include "../threads/threads.h"
+#include "gemm.h"
+#include "product.h"
+
+TW_KERNELS(tw_gemm_kernels, tw_gemm_f32)
+TW_KERNELS(tw_gemm_kernels, tw_gemm_f64)
+
+// The batch axes of a call, those left out that have length 1.
+typedef struct {
+    int axes;
+    ptrdiff_t count;
+    ptrdiff_t shape[TW_MAX_BATCH_AXES], a[TW_MAX_BATCH_AXES], b[TW_MAX_BATCH_AXES], c[TW_MAX_BATCH_AXES];
+} batch;
+
+static int read_batch(const tw_gemm_call *call, batch *out) {
+    out->axes = 0;
+    out->count = 1;
+    for (int i = 0; i < call->batch_axes; i++) {
+        if (call->batch_shape[i] == 1)
+            continue;
+        if (out->axes == TW_MAX_BATCH_AXES)
+            return 0;
+        out->count *= call->batch_shape[i];
+        out->shape[out->axes] = call->batch_shape[i];
+        out->a[out->axes] = call->a_batch[i];
+        out->b[out->axes] = call->b_batch[i];
+        out->c[out->axes++] = call->c_batch[i];
     }
-NAIVE(tw_gemm_f32, float)
-NAIVE(tw_gemm_f64, double)
+    return 1;
+}
+
+// The last batch axis joins the rows where b is the same for all of it and the rows of a and c go on at their stride.
+static void fold_batch_into_rows(tw_product *p, batch *s) {
+    while (s->axes > 0) {
+        const int last = s->axes - 1;
+        if (s->b[last] != 0 || s->a[last] != p->m * p->a_row || s->c[last] != p->m * p->c_row)
+            return;
+        p->m *= s->shape[last];
+        s->count /= s->shape[last];
+        s->axes--;
+    }
+}
+
+static void transpose(tw_product *p) {
+    tw_product t = *p;
+    t.m = p->n, t.n = p->m;
+    t.a = p->b, t.a_row = p->b_col, t.a_col = p->b_row;
+    t.b = p->a, t.b_row = p->a_col, t.b_col = p->a_row;
+    *p = t;
+}
+
+typedef struct {
+    const tw_product *product;
+    const tw_plan *plan;
+    const batch *batch;
+    ptrdiff_t rectangles;
+    atomic_int code;
+} job;
+
+static void run_task(void *context, ptrdiff_t task) {
+    job *j = context;
+    tw_product p = *j->product;
+    ptrdiff_t index = task / j->rectangles;
+    for (int axis = j->batch->axes - 1; axis >= 0; axis--) {
+        const ptrdiff_t at = index % j->batch->shape[axis];
+        index /= j->batch->shape[axis];
+        p.a += at * j->batch->a[axis] * p.kernels->size;
+        p.b += at * j->batch->b[axis] * p.kernels->size;
+        p.c += at * j->batch->c[axis] * p.kernels->size;
+    }
+    const int code = tw_run_rectangle(&p, j->plan, task % j->rectangles);
+    if (code)
+        atomic_store_explicit(&j->code, code, memory_order_relaxed);
+}
+
+// The product of a call whose c has contiguous rows or columns: fills in *p and *s, transposed where that helps.
+// 0: c has neither, or has contiguous columns but also an epilogue along its rows.
+static int normal_product(const tw_gemm_call *call, tw_product *p, batch *s) {
+    *p = (tw_product){
+        .kernels = call->dtype == TW_FLOAT64 ? TW_PICK(tw_gemm_f64) : TW_PICK(tw_gemm_f32),
+        .m = call->m, .n = call->n, .k = call->alpha == 0 ? 0 : call->k,
+        .a = call->a.data, .b = call->b.data, .c = call->c.data,
+        .a_row = call->a.row, .a_col = call->a.col, .b_row = call->b.row, .b_col = call->b.col, .c_row = call->c.row,
+        .alpha = call->k == 0 ? 0 : call->alpha, .beta = call->beta,
+        .end = {call->bias, tw_fused_activation(call->dtype, call->activation)},
+    };
+    const int plain_end = !p->end.bias && !p->end.activation;
+    const int rows = call->c.col == 1 || p->n == 1, columns = call->c.row == 1 || p->m == 1;
+    if (!rows && !(columns && plain_end))
+        return 0;
+    // a column times a column-major matrix is a row times a row-major one
+    const int column = p->n == 1 && p->m > 1 && columns && plain_end && p->a_col != 1;
+    if (!rows || column) {
+        transpose(p);
+        p->c_row = call->c.col;
+    } else {
+        fold_batch_into_rows(p, s);
+    }
+    return 1;
+}
+
+static int run(const tw_product *p, const batch *s) {
+    const tw_plan plan = tw_plan_product(p, s->count);
+    if (plan.down * plan.across == 1 && s->count == 1)
+        return tw_run_rectangle(p, &plan, 0);
+    job j = {p, &plan, s, plan.down * plan.across, TW_OK};
+    tw_parallel(j.rectangles * s->count, plan.ns * (double)s->count, run_task, &j);
+    return atomic_load_explicit(&j.code, memory_order_relaxed);
+}
+
+static int is_valid(const tw_gemm_call *call) {
+    if (call->m < 0 || call->n < 0 || call->k < 0 || call->dtype < TW_FLOAT32 || call->dtype > TW_BFLOAT16 ||
+        call->activation < TW_NONE || call->activation > TW_HARDSWISH || call->batch_axes < 0)
+        return 0;
+    for (int i = 0; i < call->batch_axes; i++)
+        if (call->batch_shape[i] < 0)
+            return 0;
+    return 1;
+}
+
+static int is_empty(const tw_gemm_call *call) {
+    for (int i = 0; i < call->batch_axes; i++)
+        if (call->batch_shape[i] == 0)
+            return 1;
+    return call->m == 0 || call->n == 0;
+}
+
+int tw_gemm(const tw_gemm_call *call) {
+    tw_product p;
+    batch s;
+    if (!is_valid(call))
+        return TW_INVALID;
+    if (is_empty(call))
+        return TW_OK;
+    if (!read_batch(call, &s))
+        return TW_INVALID;
+    if (call->dtype > TW_FLOAT64 || (call->bias && call->bias_step != 1 && call->n > 1) || !normal_product(call, &p, &s))
+        return tw_gemm_through_copies(call);
+    return run(&p, &s);
+}
+
+int tw_gemm_describe(const tw_gemm_call *call, char *text, size_t size) {
+    tw_product p;
+    batch s;
+    tw_gemm_call seen = *call;
+    const char *how = "";
+    if (!is_valid(call) || !read_batch(call, &s))
+        return TW_INVALID;
+    if (is_empty(call)) {
+        snprintf(text, size, "%s, nothing to compute", tw_isa());
+        return TW_OK;
+    }
+    if (seen.dtype > TW_FLOAT64) {
+        how = ", through float32 copies";
+        seen.dtype = TW_FLOAT32;
+    }
+    if (!normal_product(&seen, &p, &s)) {
+        how = ", through a copy of c";
+        seen.c.col = 1, seen.c.row = seen.n;
+        normal_product(&seen, &p, &s);
+    }
+    const tw_plan plan = tw_plan_product(&p, s.count);
+    const ptrdiff_t tasks = plan.down * plan.across * s.count;
+    int threads = tw_threads_for(plan.ns * (double)s.count);
+    threads = threads > tasks ? (int)tasks : threads;
+    char tile[64] = "";
+    if (plan.path == TW_PACKED)
+        snprintf(tile, sizeof tile, " %dx%d, k by %td, b packed%s", p.kernels->mr, p.kernels->nr, plan.kc,
+                 plan.pack_a ? ", a packed" : "");
+    else if (plan.path == TW_DIRECT && plan.pack_b)
+        snprintf(tile, sizeof tile, ", b packed");
+    snprintf(text, size, "%s %s%s, %d thread%s%s", tw_isa(), tw_path_names[plan.path], tile, threads, threads == 1 ? "" : "s", how);
+    return TW_OK;
+}

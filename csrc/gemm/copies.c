@@ -1,0 +1,149 @@
+// The calls that run through copies: float16 and bfloat16 become float32 and back, a strided c is gathered into rows and
+// scattered again. One batch element at a time.
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../isa/isa.h"
+#include "../threads/threads.h"
+#include "gemm.h"
+#include "half.h"
+
+TW_KERNELS(tw_half_kernels, tw_half)
+
+static const ptrdiff_t sizes[] = {[TW_FLOAT32] = 4, [TW_FLOAT64] = 8, [TW_FLOAT16] = 2, [TW_BFLOAT16] = 2};
+
+static int is_half(int dtype) { return dtype > TW_FLOAT64; }
+
+static void copy_element(ptrdiff_t size, const char *from, char *to) {
+    if (size == 4)
+        memcpy(to, from, 4);
+    else
+        memcpy(to, from, 8);
+}
+
+static uint16_t *half_at(const tw_matrix *x, ptrdiff_t i, ptrdiff_t j) { return (uint16_t *)x->data + i * x->row + j * x->col; }
+
+typedef struct {
+    int dtype, scatter; // scatter: from the copy back to the strided matrix
+    ptrdiff_t n;
+    tw_matrix strided;
+    char *rows; // n elements each, contiguous; float32 for a half dtype
+} copying;
+
+#define STAGE 256 // halves pass through a buffer of this many where their rows are strided
+
+static void copy_half_row(const copying *s, ptrdiff_t i, float *row) {
+    const tw_half_kernels *h = TW_PICK(tw_half);
+    const int form = s->dtype == TW_BFLOAT16;
+    if (s->strided.col == 1) {
+        if (s->scatter)
+            h->narrow[form](s->n, row, half_at(&s->strided, i, 0));
+        else
+            h->widen[form](s->n, half_at(&s->strided, i, 0), row);
+        return;
+    }
+    uint16_t stage[STAGE];
+    for (ptrdiff_t j = 0; j < s->n; j += STAGE) {
+        const ptrdiff_t n = s->n - j < STAGE ? s->n - j : STAGE;
+        if (s->scatter) {
+            h->narrow[form](n, row + j, stage);
+            for (ptrdiff_t q = 0; q < n; q++) *half_at(&s->strided, i, j + q) = stage[q];
+        } else {
+            for (ptrdiff_t q = 0; q < n; q++) stage[q] = *half_at(&s->strided, i, j + q);
+            h->widen[form](n, stage, row + j);
+        }
+    }
+}
+
+static void copy_rows(void *context, ptrdiff_t begin, ptrdiff_t end) {
+    const copying *s = context;
+    const ptrdiff_t size = sizes[s->dtype];
+    for (ptrdiff_t i = begin; i < end; i++) {
+        if (is_half(s->dtype)) {
+            copy_half_row(s, i, (float *)s->rows + i * s->n);
+            continue;
+        }
+        char *row = s->rows + i * s->n * size, *strided = (char *)s->strided.data + i * s->strided.row * size;
+        for (ptrdiff_t j = 0; j < s->n; j++) {
+            char *there = strided + j * s->strided.col * size;
+            copy_element(size, s->scatter ? row + j * size : there, s->scatter ? there : row + j * size);
+        }
+    }
+}
+
+static void copy(int dtype, int scatter, ptrdiff_t m, ptrdiff_t n, tw_matrix strided, void *rows) {
+    copying s = {dtype, scatter, n, strided, rows};
+    tw_parallel_ranges(m, 16, (double)m * (double)n * 0.5, copy_rows, &s);
+}
+
+static size_t bytes_of(ptrdiff_t m, ptrdiff_t n, size_t size) {
+    size_t count, bytes;
+    if (__builtin_mul_overflow((size_t)m, (size_t)n, &count) || __builtin_mul_overflow(count, size, &bytes))
+        return SIZE_MAX;
+    return bytes ? bytes : 1;
+}
+
+// One batch element, with everything that needs it replaced by a copy in rows.
+static int run_one(tw_gemm_call call) {
+    const int half = is_half(call.dtype), dtype = call.dtype, reads_c = call.beta != 0, reads_ab = call.alpha != 0 && call.k > 0;
+    const size_t size = half ? 4 : sizes[dtype];
+    const tw_matrix c = call.c;
+    void *copies[4] = {malloc(bytes_of(call.m, call.n, size)),
+                       half && reads_ab ? malloc(bytes_of(call.m, call.k, size)) : NULL,
+                       half && reads_ab ? malloc(bytes_of(call.k, call.n, size)) : NULL,
+                       call.bias ? malloc(bytes_of(1, call.n, size)) : NULL};
+    int code = TW_NO_MEMORY;
+    if (copies[0] && (!half || !reads_ab || (copies[1] && copies[2])) && (!call.bias || copies[3])) {
+        if (half && reads_ab) {
+            copy(dtype, 0, call.m, call.k, call.a, copies[1]);
+            call.a = (tw_matrix){copies[1], call.k, 1};
+            if (call.b.row == 1 && call.b.col != 1) { // keep b's columns as rows: reading along them is what is fast
+                copy(dtype, 0, call.n, call.k, (tw_matrix){call.b.data, call.b.col, call.b.row}, copies[2]);
+                call.b = (tw_matrix){copies[2], 1, call.k};
+            } else {
+                copy(dtype, 0, call.k, call.n, call.b, copies[2]);
+                call.b = (tw_matrix){copies[2], call.n, 1};
+            }
+        }
+        if (call.bias) {
+            copy(dtype, 0, 1, call.n, (tw_matrix){(void *)call.bias, 0, call.bias_step}, copies[3]);
+            call.bias = copies[3];
+            call.bias_step = 1;
+        }
+        if (reads_c)
+            copy(dtype, 0, call.m, call.n, c, copies[0]);
+        call.c = (tw_matrix){copies[0], call.n, 1};
+        call.dtype = half ? TW_FLOAT32 : dtype;
+        code = tw_gemm(&call);
+        if (code == TW_OK)
+            copy(dtype, 1, call.m, call.n, c, copies[0]);
+    }
+    for (int i = 0; i < 4; i++) free(copies[i]);
+    return code;
+}
+
+int tw_gemm_through_copies(const tw_gemm_call *call) {
+    tw_gemm_call one = *call;
+    const ptrdiff_t size = sizes[call->dtype];
+    ptrdiff_t count = 1;
+    for (int axis = 0; axis < call->batch_axes; axis++) count *= call->batch_shape[axis];
+    one.batch_axes = 0;
+    for (ptrdiff_t index = 0; index < count; index++) {
+        ptrdiff_t rest = index, a = 0, b = 0, c = 0;
+        for (int axis = call->batch_axes - 1; axis >= 0; axis--) {
+            const ptrdiff_t at = rest % call->batch_shape[axis];
+            rest /= call->batch_shape[axis];
+            a += at * call->a_batch[axis];
+            b += at * call->b_batch[axis];
+            c += at * call->c_batch[axis];
+        }
+        one.a.data = (char *)call->a.data + a * size;
+        one.b.data = (char *)call->b.data + b * size;
+        one.c.data = (char *)call->c.data + c * size;
+        const int code = run_one(one);
+        if (code)
+            return code;
+    }
+    return TW_OK;
+}

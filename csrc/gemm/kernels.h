@@ -1,0 +1,51 @@
+// What gemm/*.isa.c exports for each ISA and element type: the innermost loops. The driver above them knows no ISA and
+// no element type; it moves char pointers and counts strides in elements.
+#ifndef TW_GEMM_KERNELS_H
+#define TW_GEMM_KERNELS_H
+
+#include <stddef.h>
+
+enum { TW_MAX_NV = 4, TW_MAX_DOT = 10 };
+
+// What is the same for all tiles of a block: strides in elements, and c = alpha * (a b) + beta * c.
+typedef struct {
+    ptrdiff_t a_row, a_col, b_row, c_row;
+    double alpha, beta;
+} tw_tile_call;
+
+// One tile of c from `k` columns of a and `k` rows of b. `last` says how many lanes of the tile's last vector exist.
+typedef void tw_tile(ptrdiff_t k, const void *a, const void *b, void *c, ptrdiff_t last, const tw_tile_call *call);
+
+// The same for a whole packed tile, and stores the rows of b as a packed panel while they are in registers.
+typedef void tw_fused_tile(ptrdiff_t k, const void *a, const void *b, void *panel, void *c, const tw_tile_call *call);
+
+// c[i * c_row + j * c_col] from dot products along k, a and b both contiguous along k: rows of a, rows of b (= columns).
+typedef void tw_dot(ptrdiff_t k, const void *a, ptrdiff_t a_row, const void *b, ptrdiff_t b_row, void *c, ptrdiff_t c_row,
+                    ptrdiff_t c_col, double alpha, double beta);
+
+// A k x n matrix of any strides into k rows of `width` >= n elements, zeros beyond n.
+typedef void tw_pack(ptrdiff_t k, ptrdiff_t n, ptrdiff_t width, const void *src, ptrdiff_t row, ptrdiff_t col, void *dst);
+
+// Adds bias[0 .. n-1] to each of m rows of c.
+typedef void tw_add_bias(ptrdiff_t m, ptrdiff_t n, const void *bias, void *c, ptrdiff_t c_row);
+
+// sum[j] += the column sums of an m x n matrix with contiguous rows, row by row from the first.
+typedef void tw_sum_rows(ptrdiff_t m, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *sum);
+
+typedef struct {
+    int size, lanes;                       // bytes of an element, elements of a vector
+    int mr, nr;                            // the packed tile: nr = 3 vectors
+    int kc;                                // k is cut into blocks of at most this
+    int partial_is_slow;                   // a vector cut short costs a loop: pack such columns
+    int rows[TW_MAX_NV];                   // direct tiles 1, 2, 3, 4 vectors wide: how many rows at most
+    tw_tile *const *direct[TW_MAX_NV];     // direct[nv - 1][m - 1]: b with rows b_row apart
+    tw_tile *const *packed;                // packed[m - 1]: b a packed panel of nr columns
+    tw_fused_tile *fused;                  // mr rows
+    int dot_rows[TW_MAX_DOT];              // rows of a in a dot tile over j + 1 rows of b
+    tw_dot *dot[TW_MAX_DOT], *dot_one[TW_MAX_DOT]; // dot_rows[j] rows of a; one row
+    tw_pack *pack;
+    tw_add_bias *add_bias;
+    tw_sum_rows *sum_rows;
+} tw_gemm_kernels;
+
+#endif

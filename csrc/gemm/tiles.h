@@ -1,0 +1,339 @@
+// The microkernels of gemm, for one element type (TW_BITS) and one ISA; included by gemm_f32.isa.c and gemm_f64.isa.c.
+//
+//            b: k rows, nv vectors each              A tile of c stays in registers for the whole of k. Each step loads
+//              | v0 | v1 | v2 |                      nv vectors of b and multiplies them by m numbers of a, each spread
+//            --+----+----+----+                      over a vector, read where they are (a is not packed as long as its
+//      a[0] -> | c  | c  | c  |   m x nv vectors     rows are contiguous).
+//      a[1] -> | c  | c  | c  |   of c
+//
+// Registers: m * nv for c, nv for b, 1 for a. With 32 (AVX-512, NEON): 8 x 3 + 3 + 1 = 28; 24 + 1 + 1; 14 x 2 + 2 + 1;
+// 6 x 4 + 4 + 1. With 16 (AVX2, baseline): 6 x 2 + 2 + 1 = 15, 12 + 1 + 1, 4 x 3 + 3 + 1 (b spills nothing), 2 x 4 + 4 + 1.
+// k runs in order in every tile and every product is fused in the same way, so that an element of c has the same bits
+// whichever tile computes it.
+#if defined __GNUC__ && !defined __clang__
+#pragma GCC optimize("no-version-loops-for-strides") // a second copy of each k loop for a_col == 1 gains nothing
+#endif
+#include "../isa/isa.h"
+#include "../isa/vec.h"
+#include "kernels.h"
+
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define UNROLL_BY_4 _Pragma("clang loop unroll_count(4)")
+#else
+#define UNROLL _Pragma("GCC unroll 32")
+#define UNROLL_BY_4 _Pragma("GCC unroll 4")
+#endif
+
+#if defined __AVX512F__ || defined __aarch64__
+#define MR 8
+#define NV 3
+#define ROWS_1 24
+#define ROWS_2 14
+#define ROWS_3 9
+#define ROWS_4 6
+#define DOT_REGISTERS 22
+#else
+#define MR 6
+#define NV 2
+#define ROWS_1 12
+#define ROWS_2 6
+#define ROWS_3 4
+#define ROWS_4 2
+#define DOT_REGISTERS 10
+#endif
+#define NR (NV * LANES)
+#define AHEAD 8 // rows of a packed panel fetched ahead into L1
+
+// ---- tiles
+
+INLINE void store_tile(const int m, const int nv, vec (*acc)[TW_MAX_NV], real *c, ptrdiff_t last, const tw_tile_call *t) {
+    const vec alpha = v_set1((real)t->alpha), beta = v_set1((real)t->beta);
+    UNROLL for (int i = 0; i < m; i++) {
+        real *row = c + i * t->c_row;
+        UNROLL for (int j = 0; j < nv; j++) {
+            vec r = acc[i][j] * alpha;
+            if (j < nv - 1 || last == LANES) {
+                if (t->beta != 0) r = v_fma(beta, v_load(row + j * LANES), r);
+                v_store(row + j * LANES, r);
+            } else {
+                if (t->beta != 0) r = v_fma(beta, v_load_n(row + j * LANES, last), r);
+                v_store_n(row + j * LANES, r, last);
+            }
+        }
+    }
+}
+
+INLINE void step(const int m, const int nv, vec (*acc)[TW_MAX_NV], const real *a, ptrdiff_t a_row, const vec *bv) {
+    UNROLL for (int i = 0; i < m; i++) {
+        const vec av = v_set1(a[i * a_row]);
+        UNROLL for (int j = 0; j < nv; j++) acc[i][j] = v_fma(av, bv[j], acc[i][j]);
+    }
+}
+
+INLINE void direct_tile(const int m, const int nv, ptrdiff_t k, const real *a, const real *b, real *c, ptrdiff_t last,
+                        const tw_tile_call *t) {
+    const ptrdiff_t a_row = t->a_row, a_col = t->a_col, b_row = t->b_row;
+    vec acc[ROWS_1][TW_MAX_NV], bv[TW_MAX_NV];
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = (vec){0};
+    if (last == LANES)
+        for (ptrdiff_t p = 0; p < k; p++, a += a_col, b += b_row) {
+            UNROLL for (int j = 0; j < nv; j++) bv[j] = v_load(b + j * LANES);
+            step(m, nv, acc, a, a_row, bv);
+        }
+    else
+        for (ptrdiff_t p = 0; p < k; p++, a += a_col, b += b_row) {
+            UNROLL for (int j = 0; j < nv - 1; j++) bv[j] = v_load(b + j * LANES);
+            bv[nv - 1] = v_load_n(b + (nv - 1) * LANES, last);
+            step(m, nv, acc, a, a_row, bv);
+        }
+    store_tile(m, nv, acc, c, last, t);
+}
+
+INLINE void packed_tile(const int m, ptrdiff_t k, const real *a, const real *b, real *c, ptrdiff_t last, const tw_tile_call *t) {
+    const ptrdiff_t a_row = t->a_row, a_col = t->a_col;
+    vec acc[MR][TW_MAX_NV], bv[NV];
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < NV; j++) {
+        acc[i][j] = (vec){0};
+        __builtin_prefetch(c + i * t->c_row + j * LANES, 1, 3);
+    }
+    UNROLL_BY_4 for (ptrdiff_t p = 0; p < k; p++, a += a_col, b += NR) {
+        UNROLL for (int j = 0; j < NV; j++) {
+            __builtin_prefetch(b + AHEAD * NR + j * LANES, 0, 3);
+            bv[j] = v_load(b + j * LANES);
+        }
+        step(m, NV, acc, a, a_row, bv);
+    }
+    store_tile(m, NV, acc, c, last, t);
+}
+
+// The first row panel of a block: b comes from the caller's matrix and its packed copy is stored on the way.
+static void fused_tile(ptrdiff_t k, const void *a_, const void *b_, void *panel_, void *c_, const tw_tile_call *t) {
+    const real *a = a_, *b = b_;
+    real *panel = panel_, *c = c_;
+    const ptrdiff_t a_row = t->a_row, a_col = t->a_col, b_row = t->b_row;
+    vec acc[MR][TW_MAX_NV], bv[NV];
+    UNROLL for (int i = 0; i < MR; i++) UNROLL for (int j = 0; j < NV; j++) acc[i][j] = (vec){0};
+    for (ptrdiff_t p = 0; p < k; p++, a += a_col, b += b_row, panel += NR) {
+        UNROLL for (int j = 0; j <= NV; j++) __builtin_prefetch(b + NR + j * LANES, 0, 2); // next panel, same pages
+        UNROLL for (int j = 0; j < NV; j++) {
+            bv[j] = v_load(b + j * LANES);
+            v_store(panel + j * LANES, bv[j]);
+        }
+        step(MR, NV, acc, a, a_row, bv);
+    }
+    store_tile(MR, NV, acc, c, LANES, t);
+}
+
+// ---- dot tiles: vectors along k
+
+INLINE void dot_tile(const int m, const int n, ptrdiff_t k, const real *a, ptrdiff_t a_row, const real *b, ptrdiff_t b_row,
+                     real *c, ptrdiff_t c_row, ptrdiff_t c_col, double alpha, double beta) {
+    vec acc[TW_MAX_DOT][TW_MAX_DOT], av[TW_MAX_DOT];
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < n; j++) acc[i][j] = (vec){0};
+    ptrdiff_t p = 0;
+    for (; p + LANES <= k; p += LANES) {
+        UNROLL for (int i = 0; i < m; i++) {
+            av[i] = v_load(a + i * a_row + p);
+            __builtin_prefetch(a + (i + m) * a_row + p, 0, 3);
+        }
+        UNROLL for (int j = 0; j < n; j++) {
+            const vec bv = v_load(b + j * b_row + p);
+            UNROLL for (int i = 0; i < m; i++) acc[i][j] = v_fma(av[i], bv, acc[i][j]);
+        }
+    }
+    if (p < k) {
+        UNROLL for (int i = 0; i < m; i++) av[i] = v_load_n(a + i * a_row + p, k - p);
+        UNROLL for (int j = 0; j < n; j++) {
+            const vec bv = v_load_n(b + j * b_row + p, k - p);
+            UNROLL for (int i = 0; i < m; i++) acc[i][j] = v_fma(av[i], bv, acc[i][j]);
+        }
+    }
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < n; j++) {
+        real *to = c + i * c_row + j * c_col, sum = v_sum(acc[i][j]) * (real)alpha;
+        *to = beta != 0 ? sum + (real)beta * *to : sum;
+    }
+}
+
+// ---- packing
+
+// r[i][j] <-> r[j][i], by swapping blocks of 1, 2, 4, 8 lanes between vectors
+#if defined __AVX512F__
+#define VECTOR_LANES (512 / TW_BITS)
+#elif defined __AVX2__
+#define VECTOR_LANES (256 / TW_BITS)
+#else
+#define VECTOR_LANES (128 / TW_BITS)
+#endif
+#if VECTOR_LANES == 16
+#define ALL_LANES(F, s) F(0, s), F(1, s), F(2, s), F(3, s), F(4, s), F(5, s), F(6, s), F(7, s), F(8, s), F(9, s), F(10, s), \
+    F(11, s), F(12, s), F(13, s), F(14, s), F(15, s)
+#elif VECTOR_LANES == 8
+#define ALL_LANES(F, s) F(0, s), F(1, s), F(2, s), F(3, s), F(4, s), F(5, s), F(6, s), F(7, s)
+#elif VECTOR_LANES == 4
+#define ALL_LANES(F, s) F(0, s), F(1, s), F(2, s), F(3, s)
+#else
+#define ALL_LANES(F, s) F(0, s), F(1, s)
+#endif
+#define LOW(lane, s) ((lane) & (s) ? LANES + (lane) - (s) : (lane))
+#define HIGH(lane, s) ((lane) & (s) ? LANES + (lane) : ((lane) + (s)) % LANES)
+#define SWAP_BLOCKS(s) \
+    UNROLL for (int i = 0; i < ((s) < LANES ? LANES : 0); i++) if (!(i & (s))) { \
+        const vec low = __builtin_shufflevector(r[i], r[(i + (s)) % LANES], ALL_LANES(LOW, s)); \
+        r[(i + (s)) % LANES] = __builtin_shufflevector(r[i], r[(i + (s)) % LANES], ALL_LANES(HIGH, s)); \
+        r[i] = low; \
+    }
+
+INLINE void transpose(vec *r) {
+    SWAP_BLOCKS(1)
+    SWAP_BLOCKS(2)
+    SWAP_BLOCKS(4)
+    SWAP_BLOCKS(8)
+}
+
+static void pack_rows(ptrdiff_t k, ptrdiff_t n, ptrdiff_t width, const real *src, ptrdiff_t row, real *dst) {
+    const ptrdiff_t whole = n / LANES * LANES;
+    for (ptrdiff_t p = 0; p < k; p++, src += row, dst += width) {
+        ptrdiff_t j = 0;
+        for (; j < whole; j += LANES) v_store(dst + j, v_load(src + j));
+        for (; j < width; j += LANES) {
+            const vec v = j < n ? v_load_n(src + j, n - j) : (vec){0};
+            if (j + LANES <= width)
+                v_store(dst + j, v);
+            else
+                v_store_n(dst + j, v, width - j);
+        }
+    }
+}
+
+// src(p, j) = src[p + j * col]
+static void pack_columns(ptrdiff_t k, ptrdiff_t n, ptrdiff_t width, const real *src, ptrdiff_t col, real *dst) {
+    for (ptrdiff_t j = 0; j < width; j += LANES)
+        for (ptrdiff_t p = 0; p < k; p += LANES) {
+            const ptrdiff_t depth = k - p < LANES ? k - p : LANES, lanes = width - j < LANES ? width - j : LANES;
+            const real *from = src + p + j * col;
+            real *to = dst + p * width + j;
+            vec r[LANES];
+            if (depth == LANES && n - j >= LANES)
+                UNROLL for (int i = 0; i < LANES; i++) r[i] = v_load(from + i * col);
+            else
+                for (int i = 0; i < LANES; i++) r[i] = j + i < n ? v_load_n(from + i * col, depth) : (vec){0};
+            transpose(r);
+            if (depth == LANES && lanes == LANES)
+                UNROLL for (int i = 0; i < LANES; i++) v_store(to + i * width, r[i]);
+            else
+                for (int i = 0; i < depth; i++) v_store_n(to + i * width, r[i], lanes);
+        }
+}
+
+static void pack(ptrdiff_t k, ptrdiff_t n, ptrdiff_t width, const void *src_, ptrdiff_t row, ptrdiff_t col, void *dst_) {
+    const real *src = src_;
+    real *dst = dst_;
+    if (col == 1)
+        pack_rows(k, n, width, src, row, dst);
+    else if (row == 1)
+        pack_columns(k, n, width, src, col, dst);
+    else
+        for (ptrdiff_t p = 0; p < k; p++)
+            for (ptrdiff_t j = 0; j < width; j++) dst[p * width + j] = j < n ? src[p * row + j * col] : 0;
+}
+
+// ---- rows
+
+static void add_bias(ptrdiff_t m, ptrdiff_t n, const void *bias_, void *c_, ptrdiff_t c_row) {
+    const real *bias = bias_;
+    for (ptrdiff_t i = 0; i < m; i++) {
+        real *c = (real *)c_ + i * c_row;
+        ptrdiff_t j = 0;
+        for (; j + LANES <= n; j += LANES) v_store(c + j, v_load(c + j) + v_load(bias + j));
+        if (j < n) v_store_n(c + j, v_load_n(c + j, n - j) + v_load_n(bias + j, n - j), n - j);
+    }
+}
+
+static void sum_rows(ptrdiff_t m, ptrdiff_t n, const void *x_, ptrdiff_t x_row, void *sum_) {
+    real *sum = sum_;
+    for (ptrdiff_t j = 0; j < n; j += LANES) {
+        const ptrdiff_t lanes = n - j < LANES ? n - j : LANES;
+        const real *x = (const real *)x_ + j;
+        vec total = v_load_n(sum + j, lanes);
+        if (lanes == LANES)
+            for (ptrdiff_t i = 0; i < m; i++) total += v_load(x + i * x_row);
+        else
+            for (ptrdiff_t i = 0; i < m; i++) total += v_load_n(x + i * x_row, lanes);
+        v_store_n(sum + j, total, lanes);
+    }
+}
+
+// ---- instances and tables
+
+#define UP_TO_2(X, a) X(1, a) X(2, a)
+#define UP_TO_4(X, a) UP_TO_2(X, a) X(3, a) X(4, a)
+#define UP_TO_6(X, a) UP_TO_4(X, a) X(5, a) X(6, a)
+#define UP_TO_8(X, a) UP_TO_6(X, a) X(7, a) X(8, a)
+#define UP_TO_9(X, a) UP_TO_8(X, a) X(9, a)
+#define UP_TO_10(X, a) UP_TO_9(X, a) X(10, a)
+#define UP_TO_12(X, a) UP_TO_10(X, a) X(11, a) X(12, a)
+#define UP_TO_14(X, a) UP_TO_12(X, a) X(13, a) X(14, a)
+#define UP_TO_24(X, a) UP_TO_14(X, a) X(15, a) X(16, a) X(17, a) X(18, a) X(19, a) X(20, a) X(21, a) X(22, a) X(23, a) X(24, a)
+#define UP_TO_(n, X, a) UP_TO_##n(X, a)
+#define UP_TO(n, X, a) UP_TO_(n, X, a)
+
+#define DIRECT(m, nv) \
+    static void direct_##m##x##nv(ptrdiff_t k, const void *a, const void *b, void *c, ptrdiff_t last, const tw_tile_call *t) { \
+        direct_tile(m, nv, k, a, b, c, last, t); \
+    }
+#define DIRECT_ROW(m, nv) direct_##m##x##nv,
+UP_TO(ROWS_1, DIRECT, 1)
+UP_TO(ROWS_2, DIRECT, 2)
+UP_TO(ROWS_3, DIRECT, 3)
+UP_TO(ROWS_4, DIRECT, 4)
+static tw_tile *const direct_1[] = {UP_TO(ROWS_1, DIRECT_ROW, 1)};
+static tw_tile *const direct_2[] = {UP_TO(ROWS_2, DIRECT_ROW, 2)};
+static tw_tile *const direct_3[] = {UP_TO(ROWS_3, DIRECT_ROW, 3)};
+static tw_tile *const direct_4[] = {UP_TO(ROWS_4, DIRECT_ROW, 4)};
+
+#define PACKED(m, unused) \
+    static void packed_##m(ptrdiff_t k, const void *a, const void *b, void *c, ptrdiff_t last, const tw_tile_call *t) { \
+        packed_tile(m, k, a, b, c, last, t); \
+    }
+#define PACKED_ROW(m, unused) packed_##m,
+UP_TO(MR, PACKED, )
+static tw_tile *const packed[] = {UP_TO(MR, PACKED_ROW, )};
+
+// as many rows as there are registers for n columns, at most 8
+#define DOT_ROWS(n) (DOT_REGISTERS / (n) < 8 ? DOT_REGISTERS / (n) : 8)
+#define DOT(n, unused) \
+    static void dot_##n(ptrdiff_t k, const void *a, ptrdiff_t a_row, const void *b, ptrdiff_t b_row, void *c, ptrdiff_t c_row, \
+                        ptrdiff_t c_col, double alpha, double beta) { \
+        dot_tile(DOT_ROWS(n), n, k, a, a_row, b, b_row, c, c_row, c_col, alpha, beta); \
+    } \
+    static void dot_one_##n(ptrdiff_t k, const void *a, ptrdiff_t a_row, const void *b, ptrdiff_t b_row, void *c, \
+                            ptrdiff_t c_row, ptrdiff_t c_col, double alpha, double beta) { \
+        dot_tile(1, n, k, a, a_row, b, b_row, c, c_row, c_col, alpha, beta); \
+    }
+#define DOT_ROW(n, unused) dot_##n,
+#define DOT_ONE_ROW(n, unused) dot_one_##n,
+#define DOT_ROWS_ROW(n, unused) DOT_ROWS(n),
+UP_TO_10(DOT, )
+
+extern const tw_gemm_kernels TW_NAME(TW_TYPED(tw_gemm));
+const tw_gemm_kernels TW_NAME(TW_TYPED(tw_gemm)) = {
+    .size = sizeof(real),
+    .lanes = LANES,
+    .mr = MR,
+    .nr = NR,
+    .kc = 2048 / sizeof(real),
+#ifndef __AVX2__
+    .partial_is_slow = 1,
+#endif
+    .rows = {ROWS_1, ROWS_2, ROWS_3, ROWS_4},
+    .direct = {direct_1, direct_2, direct_3, direct_4},
+    .packed = packed,
+    .fused = fused_tile,
+    .dot_rows = {UP_TO_10(DOT_ROWS_ROW, )},
+    .dot = {UP_TO_10(DOT_ROW, )},
+    .dot_one = {UP_TO_10(DOT_ONE_ROW, )},
+    .pack = pack,
+    .add_bias = add_bias,
+    .sum_rows = sum_rows,
+};
