@@ -63,7 +63,7 @@ def write_safetensors(path: str | os.PathLike[str], arrays: Mapping[str, np.ndar
             a = a.astype(a.dtype.newbyteorder("<"), copy=False)
         header[name] = {"dtype": code, "shape": list(a.shape), "data_offsets": [begin, begin + a.nbytes]}
         begin += a.nbytes
-        chunks.append(memoryview(np.ascontiguousarray(a).reshape(-1).view(np.uint8)))
+        chunks.append(np.ascontiguousarray(a).reshape(-1).view(np.uint8).data)
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     write_atomically(path, [len(text).to_bytes(8, "little"), text, *chunks])

@@ -63,7 +63,8 @@ def read_csv(path: str | os.PathLike[str], *, target: str | int | None = None, c
 
 def _parse(reader: Any, path: os.PathLike[str], target: str | int | None,
            categorical: Sequence[str | int]) -> Table:
-    rows, lines = [], []
+    rows: list[list[str]] = []
+    lines: list[int] = []
     for cells in reader:
         if not cells:  # an empty line
             continue

@@ -1,0 +1,54 @@
+"""The operations of the table on the tape: their gradients are what the table says."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NoReturn
+
+import numpy as np
+
+from .. import ops
+from ..core import registry
+from ..core.errors import GradientError
+from .elementary import unbroadcast
+from .tape import changed_in_place
+
+
+def run(backend: str | None, op: str, *inputs: Any, **attrs: Any) -> Any:
+    """Call a public operation by name."""
+    return getattr(ops, op)(*inputs, backend=backend, **attrs)
+
+
+def gradient_of(op: str) -> Callable[..., tuple]:
+    """The table's gradient of an operation; GradientError where it has none."""
+    gradient = registry.spec(op).gradient
+    if gradient is None:
+        raise GradientError(f"{op} has no gradient; detach() its tensors, or call it in `with tw.no_grad():`")
+    return gradient
+
+
+class _Stale:
+    """Stands in for a saved array that was changed in place: its shape can be read, and anything else raises."""
+
+    def __init__(self, op: str, array: np.ndarray):
+        self.op = op
+        self.shape, self.ndim, self.dtype = array.shape, array.ndim, array.dtype
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise changed_in_place(self.op)
+
+    def __tilewright_function__(self, *args: Any) -> NoReturn:
+        raise changed_in_place(self.op)
+
+
+def backward(dy: Any, saved: Any, parents: tuple[Any, ...]) -> list[Any]:
+    """The gradients for the inputs of one operation of the table."""
+    op, gradient, inputs, output, attrs, backend, guards = saved
+    stale = [i for i, version, number in guards if version.count != number]
+    sources = inputs
+    if stale:
+        sources = tuple(_Stale(op, x) if i in stale else x for i, x in enumerate(inputs))
+        output = _Stale(op, output) if -1 in stale else output
+    grads = gradient(partial(run, backend), sources, (output,), (dy,), attrs)
+    return [None if parent is None or g is None else unbroadcast(g, np.shape(x))
+            for parent, g, x in zip(parents, grads, inputs, strict=True)]
