@@ -1,0 +1,178 @@
+"""Layers. Seeds are integers or NumPy Generators; the same seed gives the same bits on every machine."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..autograd import Tensor, apply
+from ..core.errors import ArgumentError, ShapeError
+from . import fused
+from .activations import Activation
+from .activations import activation as activation_named
+from .module import Module, Parameter
+
+Seed = int | np.random.Generator | None
+
+
+class Linear(Module):
+    """y = x @ weight.T + bias for x (..., in_features).
+
+    weight (out_features, in_features) and bias (out_features,) start uniform in +-1/sqrt(in_features), as PyTorch's do
+    (Kaiming uniform with a = sqrt(5); He et al. 2015).
+
+    >>> import numpy as np, tilewright as tw
+    >>> tw.nn.Linear(3, 2, seed=0)(np.ones((5, 3), np.float32)).shape
+    (5, 2)
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, seed: Seed = None, dtype: Any = np.float32):
+        if in_features < 0 or out_features < 0:
+            raise ShapeError(f"Linear: {in_features} inputs and {out_features} outputs")
+        rng = np.random.default_rng(seed)
+        bound = in_features ** -0.5 if in_features else 0.0
+        self.weight = Parameter(rng.uniform(-bound, bound, (out_features, in_features)).astype(dtype))
+        self.bias = Parameter(rng.uniform(-bound, bound, out_features).astype(dtype)) if bias else None
+
+    def forward(self, x: Any) -> Tensor:
+        """(..., in_features) -> (..., out_features)."""
+        return fused.linear(x if isinstance(x, Tensor) else Tensor(x), self.weight, self.bias, None)
+
+
+class LayerNorm(Module):
+    """Each row brought to mean 0 and variance 1, times weight (features,), plus bias (features,). Ba et al. 2016."""
+
+    def __init__(self, features: int, eps: float = 1e-5, *, dtype: Any = np.float32):
+        self.weight, self.bias = Parameter(np.ones(features, dtype)), Parameter(np.zeros(features, dtype))
+        self.eps = eps
+
+    def forward(self, x: Any) -> Tensor:
+        """(..., features) -> the same shape."""
+        return apply("layer_norm", (x, self.weight, self.bias), {"eps": self.eps})
+
+
+class RMSNorm(Module):
+    """Each row divided by its root mean square, times weight (features,). Zhang and Sennrich 2019."""
+
+    def __init__(self, features: int, eps: float = 1e-5, *, dtype: Any = np.float32):
+        self.weight = Parameter(np.ones(features, dtype))
+        self.eps = eps
+
+    def forward(self, x: Any) -> Tensor:
+        """(..., features) -> the same shape."""
+        return apply("rms_norm", (x, self.weight), {"eps": self.eps})
+
+
+class Dropout(Module):
+    """In training each element is dropped with probability p, and the others are divided by 1 - p. Srivastava et al. 2014.
+
+    Which ones depends on the seed, on how often the module was called, and on nothing else: both numbers are part of the
+    state, so that a resumed training drops what an uninterrupted one drops, on every backend.
+    """
+
+    def __init__(self, p: float = 0.5, *, seed: Seed = None):
+        if not 0 <= p <= 1:
+            raise ArgumentError(f"Dropout: p is a probability, not {p}")
+        self.p = p
+        self.seed = seed if isinstance(seed, int) else int(np.random.default_rng(seed).integers(2**32))
+        if not 0 <= self.seed < 2**32:
+            raise ArgumentError(f"Dropout: seed lies in [0, 2**32), not {seed}")
+        self.calls = 0
+
+    def forward(self, x: Any) -> Tensor:
+        """Any shape -> the same shape."""
+        if not self.training or self.p == 0:
+            return x if isinstance(x, Tensor) else Tensor(x)
+        key = (self.calls % 2**32) << 32 | self.seed
+        self.calls += 1
+        return apply("dropout", (x,), {"p": self.p, "seed": key})
+
+    def extra_state(self) -> dict[str, np.ndarray]:
+        return {"seed_and_calls": np.array([self.seed, self.calls], np.int64)}
+
+    def load_extra_state(self, state: dict[str, np.ndarray]) -> None:
+        self.seed, self.calls = (int(n) for n in state["seed_and_calls"])
+
+
+class Embedding(Module):
+    """A row of weight (num_embeddings, embedding_dim) for each index; rows start normally distributed."""
+
+    def __init__(self, num_embeddings: int, embedding_dim: int, *, seed: Seed = None, dtype: Any = np.float32):
+        rng = np.random.default_rng(seed)
+        self.weight = Parameter(rng.standard_normal((num_embeddings, embedding_dim)).astype(dtype))
+
+    def forward(self, indices: Any) -> Tensor:
+        """Integers of any shape -> shape + (embedding_dim,)."""
+        return apply("embedding", (indices, self.weight), {})
+
+
+class Sequential(Module):
+    """Modules one after the other. A Linear and the activation behind it run as one operation.
+
+    >>> import numpy as np, tilewright as tw
+    >>> model = tw.nn.Sequential(tw.nn.Linear(4, 3, seed=0), tw.nn.GELU(), tw.nn.Linear(3, 1, seed=1))
+    >>> len(model), model(np.zeros((2, 4), np.float32)).shape
+    (3, (2, 1))
+    """
+
+    def __init__(self, *layers: Module):
+        self.layers = layers
+        self._steps: list[tuple[Module, str | None]] = []  # a module, and the activation that it takes along
+        for layer in layers:
+            before = self._steps[-1] if self._steps else (None, None)
+            if isinstance(layer, Activation) and layer.fused and type(before[0]) is Linear and before[1] is None:
+                self._steps[-1] = before[0], layer.fused
+            else:
+                self._steps.append((layer, None))
+
+    def forward(self, x: Any) -> Any:
+        """What the last module makes of what the ones before it made of x."""
+        for layer, activation in self._steps:
+            if type(layer) is Linear:
+                x = fused.linear(x if isinstance(x, Tensor) else Tensor(x), layer.weight, layer.bias, activation)
+            else:
+                x = layer(x)
+        return x
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules, named by their numbers."""
+        return ((str(i), layer) for i, layer in enumerate(self.layers))
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, i: int) -> Module:
+        return self.layers[i]
+
+
+class MLP(Sequential):
+    """A multi-layer perceptron: Linear, norm, activation, dropout for every size between the first and the last, then Linear.
+
+    sizes: inputs, hidden sizes, outputs. activation: a name as in `tw.linear`. dropout: probability, 0 for none.
+    norm: None, "layer" or "rms". Raises ArgumentError for names that do not exist.
+
+    >>> import numpy as np, tilewright as tw
+    >>> model = tw.nn.MLP([64, 32, 10], activation="gelu", seed=0)
+    >>> model(np.zeros((5, 64), np.float32)).shape
+    (5, 10)
+    """
+
+    def __init__(self, sizes: Sequence[int], activation: str = "relu", *, dropout: float = 0.0, norm: str | None = None,
+                 bias: bool = True, seed: Seed = None, dtype: Any = np.float32):
+        if len(sizes) < 2:
+            raise ArgumentError(f"MLP: sizes name at least the inputs and the outputs, not {list(sizes)}")
+        norms: dict[str | None, Any] = {None: None, "layer": LayerNorm, "rms": RMSNorm}
+        if norm not in norms:
+            raise ArgumentError(f"MLP: norm is None, 'layer' or 'rms', not {norm!r}")
+        rng = np.random.default_rng(seed)
+        layers: list[Module] = []
+        for fan_in, fan_out in zip(sizes, sizes[1:-1], strict=False):
+            layers.append(Linear(fan_in, fan_out, bias, seed=rng, dtype=dtype))
+            if norm is not None:
+                layers.append(norms[norm](fan_out, dtype=dtype))
+            layers.append(activation_named(activation))
+            if dropout:
+                layers.append(Dropout(dropout, seed=rng))
+        layers.append(Linear(sizes[-2], sizes[-1], bias, seed=rng, dtype=dtype))
+        super().__init__(*layers)
