@@ -83,6 +83,13 @@ void tw_cblas_sgemm(int order, int trans_a, int trans_b, ptrdiff_t m, ptrdiff_t 
 void tw_cblas_dgemm(int order, int trans_a, int trans_b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, double alpha, const double *a,
                     ptrdiff_t lda, const double *b, ptrdiff_t ldb, double beta, double *c, ptrdiff_t ldc);
 
+/* ---- activation, element by element: y = f(x), dx = dy f'(x). dtype TW_FLOAT32 or TW_FLOAT64; matrices of rows x cols with
+ * any strides; y may be x, and dx may be dy or x, where the strides are the same. param: slope of leaky_relu, alpha of elu. */
+
+int tw_activation(int dtype, int activation, double param, ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, tw_matrix y);
+int tw_activation_backward(int dtype, int activation, double param, ptrdiff_t rows, ptrdiff_t cols, tw_matrix dy, tw_matrix x,
+                           tw_matrix dx);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }

@@ -14,7 +14,7 @@
 //     v_lt v_le v_eq v_unord v_select      select(m, a, b) = m ? a : b
 //     v_bits v_from_bits     the same bits as the other type
 //     v_pow2 v_scale         2^n | a * 2^n rounded once, denormals included; n integral, |n| <= MAX_POW2 | 2*MAX_POW2
-//     v_lookup8              table[i], 0 <= i < 8
+//     v_lookup8              table[i mod 8]
 //     v_sum v_largest        over the lanes, always in the same order
 //
 // Each ISA is one file with the same functions in the same order, on top of the ones here that need no instruction
@@ -42,6 +42,11 @@ enum { MANTISSA = 52, EXPONENT_BIAS = 1023, MAX_POW2 = 1022 };
 #endif
 
 #define INLINE static inline __attribute__((always_inline, unused))
+#ifdef __clang__
+#define V_UNROLL _Pragma("unroll")
+#else
+#define V_UNROLL _Pragma("GCC unroll 32")
+#endif
 
 #if defined __AVX512F__ && defined __AVX512DQ__ && defined __AVX512BW__ && defined __AVX512VL__
 enum { VEC_BYTES = 64 };

@@ -1,0 +1,119 @@
+// Exponentials and what is made of them, on the vectors of vec.h; one source for float and double.
+//
+// Everything is within 4 ULP of the exact value (the measured maximum stands beside each function, float / double), at
+// denormal results too, keeps NaN, and takes its limits at the infinities. Two habits make that so:
+//   - exp(x) is carried as p * 2^n, p near 1, and scaled last: a denormal is rounded once and never multiplied;
+//   - where the argument of exp is itself rounded, as x^2/2 is in gelu, its error is carried along: a relative error e
+//     there is a relative error |x| e in the result, up to a hundred ULP in the tails.
+#ifndef TW_VMATH_H
+#define TW_VMATH_H
+#include "vec.h"
+#include "vmath_tables.h"
+
+#define ONE v_set1(1)
+#define ZERO v_set1(0)
+#define POLY(x, table) v_poly(x, table, sizeof(table) / sizeof(real) - 1)
+
+INLINE vec v_poly(vec x, const real *c, int degree) {
+    vec p = v_set1(c[degree]);
+    V_UNROLL for (int k = degree - 1; k >= 0; k--) p = v_fma(p, x, v_set1(c[k]));
+    return p;
+}
+
+// expm1(r) for |r| <= ln(2) / 2
+INLINE vec v_expm1_near(vec r) { return v_fma(POLY(r, EXPM1), r * r, r); }
+
+// exp(x + lo) = p * 2^n, EXP_MIN <= x <= EXP_MAX, lo an error of x (Cody and Waite: n LN2_HI is exact).
+INLINE vec v_exp_split_lo(vec x, vec lo, vec *n) {
+    *n = v_round(x * LOG2E);
+    vec r = v_fnma(*n, v_set1(LN2_HI), x) + v_fnma(*n, v_set1(LN2_LO), lo);
+    return v_expm1_near(r) + ONE;
+}
+
+INLINE vec v_exp_split(vec x, vec *n) {
+    *n = v_round(x * LOG2E);
+    vec r = v_fnma(*n, v_set1(LN2_LO), v_fnma(*n, v_set1(LN2_HI), x));
+    return v_expm1_near(r) + ONE;
+}
+
+// exp(x) for x <= 0
+INLINE vec v_exp_decay(vec x) {
+    vec n, p = v_exp_split(v_max(v_set1(EXP_MIN), x), &n);
+    return v_scale(p, n);
+}
+
+INLINE vec v_exp(vec x) { return v_exp_decay(v_min(v_set1(EXP_MAX), x)); }
+
+// expm1(x) for x <= 0: 2^n expm1(r) + (2^n - 1) does not cancel, for it is at least 0.29 unless n = 0
+INLINE vec v_expm1_decay(vec x) {
+    x = v_max(v_set1(EXPM1_MIN), x);
+    vec n = v_round(x * LOG2E), r = v_fnma(n, v_set1(LN2_LO), v_fnma(n, v_set1(LN2_HI), x)), scale = v_pow2(n);
+    return v_fma(v_expm1_near(r), scale, scale - ONE);
+}
+
+// log1p(e) for 0 <= e <= 1
+INLINE vec v_log1p_unit(vec e) { return v_fma(POLY(e, LOG1P), e * e, e); }
+
+// tanh|x| = -m / (2 + m), m = expm1(-2|x|)
+INLINE vec v_tanh(vec x) {
+    vec m = v_expm1_decay(v_abs(x) * REAL(-2.0));
+    return v_copysign(m / (m + REAL(2.0)), x);
+}
+
+// 1 / (1 + exp(-x)), from exp(-|x|) which never overflows
+INLINE vec v_sigmoid(vec x) {
+    vec e = v_exp_decay(-v_abs(x));
+    return v_select(v_lt(x, ZERO), e, ONE) / (ONE + e);
+}
+
+// max(x, 0) + log1p(exp(-|x|))
+INLINE vec v_softplus(vec x) { return v_max(ZERO, x) + v_log1p_unit(v_exp_decay(-v_abs(x))); }
+
+// a sigmoid(z), where exp(-|z|) = p 2^n and z has the sign of a; a below the range of exp counts as its edge
+INLINE vec v_gate(vec a, vec p, vec n) {
+    mask negative = v_lt(a, ZERO);
+    vec top = v_select(negative, v_max(v_set1(EXP_MIN), a) * p, a) / (ONE + v_scale(p, n));
+    return v_scale(top, v_select(negative, n, ZERO));
+}
+
+INLINE vec v_silu(vec x) {
+    vec n, p = v_exp_split(v_max(v_set1(EXP_MIN), -v_abs(x)), &n);
+    return v_gate(x, p, n);
+}
+
+// sqrt(8/pi) (t + 0.044715 t^3) as a sum of two, 0 <= t
+INLINE vec v_gelu_tanh_arg(vec t, vec *lo) {
+    const vec a = v_set1(GELU_TANH_A), b = v_set1(GELU_TANH_B);
+    vec z = t * t, bz = b * z, w = a + bz, v = t * w;
+    vec z_lo = v_mul_lo(t, t, z), bz_lo = v_mul_lo(b, z, bz) + v_fma(b, z_lo, z * GELU_TANH_B_LO);
+    vec back = w - a, w_lo = ((a - (w - back)) + (bz - back)) + (bz_lo + GELU_TANH_A_LO);  // Knuth's two-sum
+    *lo = v_fma(t, w_lo, v_mul_lo(t, w, v));
+    return v;
+}
+
+INLINE vec v_gelu_tanh(vec x) {
+    vec lo, n, t = v_min(v_set1(GELU_TANH_MAX), v_abs(x)), v = v_gelu_tanh_arg(t, &lo);
+    vec p = v_exp_split_lo(v_max(v_set1(EXP_MIN), -v), -lo, &n);
+    return v_gate(x, p, n);
+}
+
+// Phi(-t) = ratio * p * 2^n for 0 <= t <= GELU_MAX, and exp(-t^2/2) = p * 2^n: the ratio, erfcx(t/sqrt(2))/2, is smooth
+// and never small. Eight polynomials; which one, say exponent and first bit of t / GELU_SPAN + 1.
+INLINE vec v_normal_tail(vec t, vec *p, vec *n) {
+    ivec i = (v_bits(v_fma(t, v_set1(1 / GELU_SPAN), ONE)) >> (MANTISSA - 1)) - 2 * EXPONENT_BIAS;
+    vec u = t - v_lookup8(GELU_CENTER, i);
+    enum { DEGREE = sizeof GELU_RATIO / sizeof *GELU_RATIO - 1 };
+    vec ratio = v_lookup8(GELU_RATIO[DEGREE], i);
+    V_UNROLL for (int k = DEGREE - 1; k >= 0; k--) ratio = v_fma(ratio, u, v_lookup8(GELU_RATIO[k], i));
+
+    vec half = t * REAL(-0.5), square = half * t;
+    *p = v_exp_split_lo(square, v_mul_lo(half, t, square), n);
+    return ratio;
+}
+
+// x Phi(x) = max(x, 0) - |x| Phi(-|x|)
+INLINE vec v_gelu(vec x) {
+    vec p, n, t = v_min(v_set1(GELU_MAX), v_abs(x)), ratio = v_normal_tail(t, &p, &n);
+    return v_max(ZERO, x) - v_scale(t * ratio * p, n);
+}
+#endif
