@@ -103,13 +103,13 @@ class Tensor:
         return len(self.data)
 
     def __float__(self) -> float:
-        return float(self.data)
+        return float(self.data.item())
 
     def __int__(self) -> int:
-        return int(self.data)
+        return int(self.data.item())
 
     def __bool__(self) -> bool:
-        return bool(self.data)
+        return bool(self.data.item())
 
     def __repr__(self) -> str:
         text = np.array2string(self.data, separator=", ", prefix="Tensor(")

@@ -178,7 +178,7 @@ def stored_options(path: str | os.PathLike[str]) -> Options:
         if set(found) != {f.name for f in fields(Options)}:
             raise ValueError("unknown or missing options")
         for f in fields(Options):
-            kind = {"data": str, "lr": (float, int, type(None)), "dropout": (float, int)}.get(f.name, type(f.default))
+            kind: Any = {"data": str, "lr": (float, int, type(None)), "dropout": (float, int)}.get(f.name, type(f.default))
             if not isinstance(found[f.name], kind):
                 raise ValueError(f"{f.name} is {found[f.name]!r}")
     except (KeyError, ValueError, TypeError, RecursionError) as error:
