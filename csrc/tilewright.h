@@ -90,6 +90,13 @@ int tw_activation(int dtype, int activation, double param, ptrdiff_t rows, ptrdi
 int tw_activation_backward(int dtype, int activation, double param, ptrdiff_t rows, ptrdiff_t cols, tw_matrix dy, tw_matrix x,
                            tw_matrix dx);
 
+/* ---- peak: what this machine can do at most with the instruction set and the threads in use, as the best of many trials in
+ * about `seconds`. FLOP/s of multiply-adds in registers (0 for other dtypes than TW_FLOAT32 and TW_FLOAT64); bytes per
+ * second, read and written, of copying bytes/2 into as many others (0 without memory). */
+
+double tw_measure_fma(int dtype, double seconds);
+double tw_measure_copy(size_t bytes, double seconds);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }

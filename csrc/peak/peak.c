@@ -1,0 +1,101 @@
+// What this machine can do at most, measured: multiply-adds in registers, and copies of a given size. Benchmarks put
+// their rates in relation to these.
+#include "peak.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "../isa/isa.h"
+#include "../threads/threads.h"
+
+TW_KERNELS(tw_peak_kernels, tw_peak_f32)
+TW_KERNELS(tw_peak_kernels, tw_peak_f64)
+
+#define TRIAL 5e-4       // seconds that a trial should last: long beside the start of a team, short beside a time slice
+#define BYTES_PER_NS 20. // a guess, to decide whether threads pay
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+// ---- multiply-adds
+
+typedef struct {
+    const tw_peak_kernels *kernels;
+    ptrdiff_t steps;
+    double start;
+    volatile double sink; // keeps the loop from being dropped
+} fma_trial;
+
+static void fma_task(void *context, ptrdiff_t task) {
+    fma_trial *t = context;
+    t->sink = t->kernels->multiply_add(t->steps, t->start + (double)task);
+}
+
+double tw_measure_fma(int dtype, double seconds) {
+    if (dtype != TW_FLOAT32 && dtype != TW_FLOAT64)
+        return 0;
+    fma_trial t = {dtype == TW_FLOAT32 ? TW_PICK(tw_peak_f32) : TW_PICK(tw_peak_f64), 1000, 0.5, 0};
+    const int threads = tw_get_num_threads(); // one task each
+    double best = 0;
+    for (double start = now(), begin = start, end; begin - start < seconds; begin = end) {
+        tw_parallel(threads, 1e9 * TRIAL, fma_task, &t);
+        end = now();
+        const double rate = threads * (double)t.steps * t.kernels->step_flops / (end - begin);
+        if (rate > best)
+            best = rate;
+        if (end - begin < TRIAL)
+            t.steps *= 2;
+    }
+    return best;
+}
+
+// ---- copies
+
+typedef struct {
+    void (*copy)(ptrdiff_t bytes, const char *from, char *to);
+    char *from, *to;
+} copy_trial;
+
+enum { GRAIN = 4096 };
+
+static void copy_range(void *context, ptrdiff_t begin, ptrdiff_t end) {
+    const copy_trial *t = context;
+    t->copy(end - begin, t->from + begin, t->to + begin);
+}
+
+static double copy_rate(copy_trial *t, ptrdiff_t bytes, double seconds) {
+    const double once = (double)bytes * 2 / BYTES_PER_NS; // nanoseconds
+    ptrdiff_t times = 1;
+    double best = 0;
+    for (double start = now(), begin = start, end; begin - start < seconds; begin = end) {
+        for (ptrdiff_t i = 0; i < times; i++) tw_parallel_ranges(bytes, GRAIN, once, copy_range, t);
+        end = now();
+        const double rate = 2.0 * (double)bytes * (double)times / (end - begin);
+        if (rate > best)
+            best = rate;
+        if (end - begin < TRIAL)
+            times *= 2;
+    }
+    return best;
+}
+
+double tw_measure_copy(size_t bytes, double seconds) {
+    const size_t half = (bytes / 2 + GRAIN - 1) / GRAIN * GRAIN;
+    char *memory = half ? aligned_alloc(GRAIN, 2 * half) : NULL;
+    if (!memory)
+        return 0;
+    memset(memory, 1, 2 * half);
+    double best = 0;
+    for (int past = 0; past < 2; past++) {
+        copy_trial t = {TW_PICK(tw_peak_f32)->copy[past], memory, memory + half};
+        const double rate = copy_rate(&t, (ptrdiff_t)half, seconds / 2);
+        if (rate > best)
+            best = rate;
+    }
+    free(memory);
+    return best;
+}
