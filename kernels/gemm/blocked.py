@@ -19,10 +19,9 @@ Few rows or columns against a transposed b, the case of a matrix times a vector,
 """
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-from tilewright.kernels.vector.host import BYTES, njit
+from tilewright.kernels.vector.host import BYTES, inner, njit
 
 from .microkernel import MR, NV, address, copy_bytes, dots, tile
 
@@ -33,8 +32,6 @@ FLAT_ROWS = 2  # up to so many rows walk b by whole rows
 DIRECT_ROWS = 16  # up to so many rows packing b costs more than it saves
 DIRECT_BYTES = 36 * 1024  # up to here b is in L1 as it is
 DOT_LINES = 12  # up to so many rows, or 4 columns, dot products beat packing a transposed b
-
-inner = numba.njit(nogil=True, error_model="numpy")
 
 
 @inner

@@ -61,7 +61,7 @@ HAS_FMA = ISA != "baseline"
 """Whether `fma` rounds once. Where it does not, formulas that depend on it split their operands instead."""
 
 
-def njit(function=None, **options):
-    """`numba.njit` as every kernel here uses it: no GIL, cached on disk, division as NumPy's."""
-    decorate = numba.njit(nogil=True, cache=True, error_model="numpy", **options)
-    return decorate if function is None else decorate(function)
+njit = numba.njit(nogil=True, cache=True, error_model="numpy")
+"""For kernels: no GIL, division as NumPy's, compiled code kept on disk."""
+inner = numba.njit(nogil=True, error_model="numpy")
+"""For the functions that kernels call: compiled into each kernel that uses them, and cached with it."""

@@ -5,8 +5,8 @@
     y = select(x < 0.0, 0.0, y)     comparisons give masks; both branches are evaluated
     store_n(b, j, y, n)             the first n lanes only; b[j + n] and beyond are neither read nor written
 
-A vector lives inside compiled code only. Lanes never mix but in `reduce_add`, `reduce_max` and `interleave`, so a result does
-not depend on how a range of elements was cut into vectors: tails run the same formula under a mask.
+A vector lives inside compiled code only. Lanes never mix but in the sums of memory.py, so a result does not depend on how a range of
+elements was cut into vectors: tails run the same formula under a mask.
 """
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
-from .host import BYTES, HAS_FMA
+from .host import BYTES, HAS_FMA, ISA, inner
 
 I32 = ir.IntType(32)
 
@@ -240,7 +240,71 @@ def float_of(typing, x):
     return ty(x), lambda context, builder, sig, args: builder.bitcast(args[0], sig.return_type.ir)
 
 
+# Constants by dtype
+
+def _constant(value: float, ty: Vector):
+    return ir.Constant(ty.ir, [ir.Constant(ty.ir.element, value)] * ty.lanes)
+
+
 @intrinsic
-def spread_like(typing, scalar, like):
-    """A scalar in every lane of a vector of the type of `like`."""
-    return like(scalar, like), lambda context, builder, sig, args: spread(context, builder, args[0], sig.args[0], like)
+def pick(typing, x, single, double):
+    """One of two constants in every lane: `single` where x is of float32, `double` where it is of float64."""
+    def codegen(context, builder, sig, args):
+        at = 1 if x.dtype.bitwidth == 32 else 2
+        return spread(context, builder, args[at], sig.args[at], x)
+    return x(x, single, double), codegen
+
+
+@intrinsic
+def horner(typing, x, single, double):
+    """The polynomial in x with the coefficients of x's dtype, a tuple from the highest power down."""
+    def codegen(context, builder, sig, args):
+        at = 1 if x.dtype.bitwidth == 32 else 2
+        step = ir.FunctionType(x.ir, [x.ir] * 3)
+        name = f"llvm.{'fma' if HAS_FMA else 'fmuladd'}.{_suffix(x)}"
+        callee = cgutils.get_or_insert_function(builder.module, step, name)
+        coefficients = [spread(context, builder, c, sig.args[at].dtype, x) for c in cgutils.unpack_tuple(builder, args[at])]
+        value = coefficients[0]
+        for c in coefficients[1:]:
+            value = builder.call(callee, [value, args[0], c])
+        return value
+    return x(x, single, double), codegen
+
+
+# Powers of two
+
+MAGIC = (1.5 * 2.0 ** 23, 1.5 * 2.0 ** 52)  # adding it rounds to an integer, which then stands in the lowest bits
+
+
+@inner
+def power2(n):
+    """2^n for integers n held as floats, within the range of normal numbers."""
+    biased = n + pick(n, MAGIC[0] + 127.0, MAGIC[1] + 1023.0)
+    return float_of(bits_of(biased) << exponent_shift(n))
+
+
+@intrinsic
+def exponent_shift(typing, x):
+    """How far the exponent stands from the lowest bit."""
+    shift = 23 if x.dtype.bitwidth == 32 else 52
+    return types.int64(x), lambda context, builder, sig, args: context.get_constant(types.int64, shift)
+
+
+if ISA == "avx512":
+    @intrinsic
+    def ldexp(typing, x, n):
+        """x * 2^n, rounded once, for integers n held as floats of any size."""
+        def codegen(context, builder, sig, args):
+            ty = sig.return_type
+            bits = ir.IntType(ty.lanes)
+            kind = "ps" if ty.dtype.bitwidth == 32 else "pd"
+            function = ir.FunctionType(ty.ir, [ty.ir, ty.ir, ty.ir, bits, I32])
+            callee = cgutils.get_or_insert_function(builder.module, function, f"llvm.x86.avx512.mask.scalef.{kind}.512")
+            return builder.call(callee, [*args, ir.Constant(ty.ir, None), bits(-1), I32(4)])  # 4: the current rounding
+        return x(x, n), codegen
+else:
+    @inner
+    def ldexp(x, n):
+        """x * 2^n, rounded once where x is between 2^-8 and 2^8, for integers n held as floats, of at most twice a normal exponent."""
+        half = fma(n, 0.5, pick(n, *MAGIC)) - pick(n, *MAGIC)
+        return x * power2(half) * power2(n - half)

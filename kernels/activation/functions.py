@@ -1,0 +1,194 @@
+"""The activations and their derivatives on vectors of kernels/vector, x -> f(x); p is the one parameter of those that have one.
+
+Far to the left gelu, silu and sigmoid keep their digits: the exponential stays in two parts, (1 + p) * 2^n, until the end, and
+the rounding error of its argument goes along as a correction. For gelu, with t = |x| (no table, no branch):
+
+    Phi(-t) = e^(-t^2/2) R(t),  R(t) = erfcx(t / sqrt 2) / 2,  (t + k) R(t) a polynomial in s = (t - k) / (t + k)
+
+t^2 is taken as high + low: without low, e^(-t^2/2) would be off by 65 ULP at t = 14.
+f(x) - f(-x) = x holds for gelu and silu, so that f'(x) = 1 - f'(-x): one side is computed, the smaller one.
+"""
+from __future__ import annotations
+
+from tilewright.kernels.vector import vmath
+from tilewright.kernels.vector.host import inner
+from tilewright.kernels.vector.simd import fabs, fma, horner, ldexp, pick, select, vmax, vmin
+
+TAIL_K = (3.0, 5.0)
+TAIL_TOP = (14.5, 39.0)  # gelu(-t) is 0 from here on
+TAIL32 = (5.53559663e-5, 0.0001331259088, -0.0002445826664, -0.001034222059, 0.001024135711, 0.006969813131,
+          -0.01046229376, -0.04726274528, 0.2300176777, -0.5093319895, 0.7290836907)
+TAIL64 = (-3.81618035300424e-10, -1.160886448380309e-09, 2.220848621773149e-09, 1.0797345335746256e-08,
+          -8.555696628254633e-09, -7.014220631960926e-08, 4.0177962891473734e-08, 4.362925568222539e-07,
+          -3.345738518771817e-07, -2.7707204135122383e-06, 3.97980489932909e-06, 1.6681639595174005e-05,
+          -4.976245616870157e-05, -5.9375807358891235e-05, 0.0005448989927584027, -0.0007978693892958589,
+          -0.002993376761868743, 0.020795066799260343, -0.06911863870687814, 0.16502036617040713,
+          -0.31353315667128745, 0.4953056159699761, -0.6653825028900568, 0.769193049750063)
+INV_SQRT_2PI = 0.3989422804014327
+# gelu's tanh form: 2u = x (A + B x^2), A = 2 sqrt(2 / pi) and B = 0.044715 A as float64 has them, in two parts
+A_HI, A_LO = (1.5957691669464111, 1.5957691216057308), (-4.534068032135963e-08, 0.0)
+B_HI, B_LO = (0.07135481387376785, 0.07135481627260025), (2.3988323969465695e-09, 3.3591871225076503e-19)
+CUBIC_TOP = (20.0, 30.0)  # gelu's tanh form is 0 at minus this
+
+
+@inner
+def relu(x, p):
+    return vmax(x, 0.0)
+
+
+@inner
+def relu_slope(x, p):
+    return select(x > 0.0, 1.0, select(x == x, 0.0, x))
+
+
+@inner
+def leaky_relu(x, p):
+    return select(x > 0.0, x, x * p)
+
+
+@inner
+def leaky_relu_slope(x, p):
+    return select(x > 0.0, 1.0, select(x == x, p, x))
+
+
+@inner
+def elu(x, p):
+    return select(x > 0.0, x, vmath.expm1(x) * p)
+
+
+@inner
+def elu_slope(x, p):
+    return select(x > 0.0, 1.0, vmath.exp(x) * p)
+
+
+@inner
+def left_tail(x):
+    """(t, R, p, n) with t = |x|, Phi(-t) = R (1 + p) * 2^n"""
+    t = vmin(fabs(x), pick(x, *TAIL_TOP))
+    k = pick(x, *TAIL_K)
+    high, low = vmath.two_product(t, t)
+    p, n = vmath.exp_parts(high * -0.5, low * -0.5)
+    total = t + k
+    w = 1.0 / total
+    high, low = vmath.two_product(w, total)
+    error = (1.0 - high) - low - w * (t - (total - k))  # 1 / (t + k) = w (1 + error), the sum's rounding included
+    s = fma(w * error, k * -2.0, fma(w, k * -2.0, 1.0))  # (t - k) / (t + k)
+    return t, horner(s, TAIL32, TAIL64) * w, p + error, n
+
+
+@inner
+def gelu(x, p):
+    t, ratio, p, n = left_tail(x)
+    q = t * ratio
+    return vmax(x, 0.0) - ldexp(fma(q, p, q), n)
+
+
+@inner
+def gelu_slope(x, p):
+    t, ratio, p, n = left_tail(x)
+    q = fma(t, -INV_SQRT_2PI, ratio)
+    left = ldexp(fma(q, p, q), n)
+    return select(x < 0.0, left, 1.0 - left)
+
+
+@inner
+def cubic(x):
+    """2u = high + low"""
+    z, z_low = vmath.two_product(x, x)
+    high, low = vmath.two_product(z, pick(x, *B_HI))
+    s, s_low = vmath.two_sum(high, pick(x, *A_HI))
+    s_low = s_low + (fma(z_low, pick(x, *B_HI), fma(z, pick(x, *B_LO), low)) + pick(x, *A_LO))
+    high, low = vmath.two_product(x, s)
+    return high, fma(x, s_low, low)
+
+
+@inner
+def logistic_tail(t, low):
+    """(q, p, n) with q = 1 / (1 + e^-t) and e^-(t - low) = (1 + p) * 2^n, for t >= 0"""
+    p, n = vmath.exp_parts(-t, low)
+    return 1.0 / (ldexp(1.0 + p, n) + 1.0), p, n
+
+
+@inner
+def gelu_tanh(x, p):
+    t = vmin(fabs(x), pick(x, *CUBIC_TOP))
+    u2, low = cubic(t)
+    q, p, n = logistic_tail(u2, -low)
+    q = t * q
+    return vmax(x, 0.0) - ldexp(fma(q, p, q), n)
+
+
+@inner
+def gelu_tanh_slope(x, p):
+    t = vmin(fabs(x), pick(x, *CUBIC_TOP))
+    u2, low = cubic(t)
+    q, p, n = logistic_tail(u2, -low)
+    u2_slope = fma(t * t, 3.0 * pick(x, *B_HI), pick(x, *A_HI))
+    q = q * fma(t * q, -u2_slope, 1.0)
+    left = ldexp(fma(q, p, q), n)
+    return select(x < 0.0, left, 1.0 - left)
+
+
+@inner
+def silu(x, p):
+    t = vmin(fabs(x), -pick(x, *vmath.EXP_LOW))
+    q, p, n = logistic_tail(t, -0.0)
+    q = t * q
+    return vmax(x, 0.0) - ldexp(fma(q, p, q), n)
+
+
+@inner
+def silu_slope(x, p):
+    t = vmin(fabs(x), -pick(x, *vmath.EXP_LOW))
+    q, p, n = logistic_tail(t, -0.0)
+    q = q * fma(t, -q, 1.0)
+    left = ldexp(fma(q, p, q), n)
+    return select(x < 0.0, left, 1.0 - left)
+
+
+@inner
+def bell(t):
+    """e^-t / (1 + e^-t)^2 for t >= 0"""
+    q, p, n = logistic_tail(t, -0.0)
+    q = q * q
+    return ldexp(fma(q, p, q), n)
+
+
+@inner
+def sigmoid(x, p):
+    return vmath.logistic(x)
+
+
+@inner
+def sigmoid_slope(x, p):
+    return bell(fabs(x))
+
+
+@inner
+def tanh(x, p):
+    return vmath.tanh(x)
+
+
+@inner
+def tanh_slope(x, p):
+    return bell(fabs(x) * 2.0) * 4.0
+
+
+@inner
+def softplus(x, p):
+    return vmax(x, 0.0) + vmath.log1p_unit(vmath.exp(-fabs(x)))
+
+
+@inner
+def softplus_slope(x, p):
+    return vmath.logistic(x)
+
+
+@inner
+def hardswish(x, p):
+    return select(x <= -3.0, 0.0, select(x >= 3.0, x, x * (x + 3.0) / 6.0))
+
+
+@inner
+def hardswish_slope(x, p):
+    return select(x <= -3.0, 0.0, select(x >= 3.0, 1.0, x / 3.0 + 0.5))
