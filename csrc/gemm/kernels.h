@@ -19,6 +19,9 @@ typedef void tw_tile(ptrdiff_t k, const void *a, const void *b, void *c, ptrdiff
 // The same for a whole packed tile, and stores the rows of b as a packed panel while they are in registers.
 typedef void tw_fused_tile(ptrdiff_t k, const void *a, const void *b, void *panel, void *c, const tw_tile_call *call);
 
+// m rows of c (m by the table's index) that stay in L1 while k rows of b, n long, pass once.
+typedef void tw_stream(ptrdiff_t k, ptrdiff_t n, const void *a, const void *b, void *c, const tw_tile_call *call);
+
 // c[i * c_row + j * c_col] from dot products along k, a and b both contiguous along k: rows of a, rows of b (= columns).
 typedef void tw_dot(ptrdiff_t k, const void *a, ptrdiff_t a_row, const void *b, ptrdiff_t b_row, void *c, ptrdiff_t c_row,
                     ptrdiff_t c_col, double alpha, double beta);
@@ -41,6 +44,8 @@ typedef struct {
     tw_tile *const *direct[TW_MAX_NV];     // direct[nv - 1][m - 1]: b with rows b_row apart
     tw_tile *const *packed;                // packed[m - 1]: b a packed panel of nr columns
     tw_fused_tile *fused;                  // mr rows
+    int stream_rows;                       // rows that a stream takes at most
+    tw_stream *const *stream;              // stream[m - 1]
     int dot_rows[TW_MAX_DOT];              // rows of a in a dot tile over j + 1 rows of b
     tw_dot *dot[TW_MAX_DOT], *dot_one[TW_MAX_DOT]; // dot_rows[j] rows of a; one row
     tw_pack *pack;

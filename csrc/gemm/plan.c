@@ -14,6 +14,7 @@ const char *const tw_path_names[] = {"direct", "stream", "dot", "packed"};
 // Measured on AVX-512 with 48 KiB of L1 and 1 MiB of L2 (bench/ repeats it).
 #define DIRECT_BYTES (64 << 10) // b may have this many bytes to be used in place
 #define STREAM_ROWS 12          // m up to which b is not worth packing
+#define STREAM_BYTES (16 << 10) // of c that stay in L1 while b passes
 #define STREAM_K 16             // rows of b that pass at a time
 #define NS_PER_FLOP_BYTE 1.6e-3 // one thread at 2.5 GHz with 64-byte vectors: 4 bytes * 2 flops at 160 GFLOP/s
 
@@ -81,6 +82,10 @@ tw_plan tw_plan_product(const tw_product *p, ptrdiff_t batches) {
     plan.down = p->m > 0 ? pieces(p->m, plan.rows) : 0;
 
     plan.kc = plan.path == TW_STREAM ? STREAM_K : even(p->k, g->kc, 8);
-    plan.nc = even(plan.columns, round_up(l2_bytes() * 7 / 8 / (plan.kc * g->size) - g->nr + 1, g->nr), g->nr);
+    if (plan.path == TW_STREAM) {
+        plan.nc = round_up(STREAM_BYTES / (p->m * g->size), g->lanes);
+        return plan;
+    }
+    plan.nc = even(plan.columns, l2_bytes() / 2 / (plan.kc * g->size) / g->nr * g->nr, g->nr);
     return plan;
 }

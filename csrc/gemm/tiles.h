@@ -33,6 +33,7 @@
 #define ROWS_3 9
 #define ROWS_4 6
 #define DOT_REGISTERS 22
+#define STREAM_ROWS 4
 #else
 #define MR 6
 #define NV 2
@@ -41,8 +42,10 @@
 #define ROWS_3 4
 #define ROWS_4 2
 #define DOT_REGISTERS 10
+#define STREAM_ROWS 2
 #endif
 #define NR (NV * LANES)
+#define STREAM_DEPTH 4
 #define AHEAD 8 // rows of a packed panel fetched ahead into L1
 
 // ---- tiles
@@ -123,6 +126,51 @@ static void fused_tile(ptrdiff_t k, const void *a_, const void *b_, void *panel_
         step(MR, NV, acc, a, a_row, bv);
     }
     store_tile(MR, NV, acc, c, LANES, t);
+}
+
+// ---- rows that stay in L1 while b passes, 4 of its rows at a time: as many streams as the prefetcher follows
+
+INLINE void stream_columns(const int m, const int depth, const int nv, ptrdiff_t lanes, const vec (*av)[STREAM_DEPTH],
+                           const real *b, ptrdiff_t b_row, real *c, ptrdiff_t c_row, int first, vec beta) {
+    vec acc[STREAM_ROWS][TW_MAX_NV];
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) {
+        const real *from = c + i * c_row + j * LANES;
+        acc[i][j] = lanes == LANES ? v_load(from) : v_load_n(from, lanes);
+        if (first) acc[i][j] *= beta;
+    }
+    UNROLL for (int d = 0; d < depth; d++) UNROLL for (int j = 0; j < nv; j++) {
+        const real *from = b + d * b_row + j * LANES;
+        const vec bv = lanes == LANES ? v_load(from) : v_load_n(from, lanes);
+        UNROLL for (int i = 0; i < m; i++) acc[i][j] = v_fma(av[i][d], bv, acc[i][j]);
+    }
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) {
+        real *to = c + i * c_row + j * LANES;
+        if (lanes == LANES) v_store(to, acc[i][j]);
+        else v_store_n(to, acc[i][j], lanes);
+    }
+}
+
+INLINE void stream_step(const int m, const int depth, const int nv, ptrdiff_t n, const real *a, const real *b, real *c,
+                        int first, const tw_tile_call *t) {
+    const vec beta = v_set1((real)t->beta);
+    vec av[STREAM_ROWS][STREAM_DEPTH];
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int d = 0; d < depth; d++)
+        av[i][d] = v_set1(a[i * t->a_row + d * t->a_col] * (real)t->alpha);
+    ptrdiff_t j = 0;
+    for (; j + nv * LANES <= n; j += nv * LANES)
+        stream_columns(m, depth, nv, LANES, av, b + j, t->b_row, c + j, t->c_row, first, beta);
+    for (; j + LANES <= n; j += LANES) stream_columns(m, depth, 1, LANES, av, b + j, t->b_row, c + j, t->c_row, first, beta);
+    if (j < n) stream_columns(m, depth, 1, n - j, av, b + j, t->b_row, c + j, t->c_row, first, beta);
+}
+
+INLINE void stream(const int m, ptrdiff_t k, ptrdiff_t n, const real *a, const real *b, real *c, const tw_tile_call *t) {
+    if (t->beta == 0)
+        for (int i = 0; i < m; i++) memset(c + i * t->c_row, 0, n * sizeof(real));
+    const int scales = t->beta != 0 && t->beta != 1;
+    ptrdiff_t p = 0;
+    for (; p + STREAM_DEPTH <= k; p += STREAM_DEPTH, a += STREAM_DEPTH * t->a_col, b += STREAM_DEPTH * t->b_row)
+        stream_step(m, STREAM_DEPTH, m == 1 ? 4 : 2, n, a, b, c, scales && p == 0, t);
+    for (; p < k; p++, a += t->a_col, b += t->b_row) stream_step(m, 1, m == 1 ? 4 : 2, n, a, b, c, scales && p == 0, t);
 }
 
 // ---- dot tiles: vectors along k
@@ -300,6 +348,14 @@ static tw_tile *const direct_4[] = {UP_TO(ROWS_4, DIRECT_ROW, 4)};
 UP_TO(MR, PACKED, )
 static tw_tile *const packed[] = {UP_TO(MR, PACKED_ROW, )};
 
+#define STREAM(m, unused) \
+    static void stream_##m(ptrdiff_t k, ptrdiff_t n, const void *a, const void *b, void *c, const tw_tile_call *t) { \
+        stream(m, k, n, a, b, c, t); \
+    }
+#define STREAM_ROW(m, unused) stream_##m,
+UP_TO(STREAM_ROWS, STREAM, )
+static tw_stream *const streams[] = {UP_TO(STREAM_ROWS, STREAM_ROW, )};
+
 // as many rows as there are registers for n columns, at most 8
 #define DOT_ROWS(n) (DOT_REGISTERS / (n) < 8 ? DOT_REGISTERS / (n) : 8)
 #define DOT(n, unused) \
@@ -330,6 +386,8 @@ const tw_gemm_kernels TW_NAME(TW_TYPED(tw_gemm)) = {
     .direct = {direct_1, direct_2, direct_3, direct_4},
     .packed = packed,
     .fused = fused_tile,
+    .stream_rows = STREAM_ROWS,
+    .stream = streams,
     .dot_rows = {UP_TO_10(DOT_ROWS_ROW, )},
     .dot = {UP_TO_10(DOT_ROW, )},
     .dot_one = {UP_TO_10(DOT_ONE_ROW, )},
