@@ -71,10 +71,10 @@ int tw_gemm_describe(const tw_gemm_call *call, char *text, size_t size);
 /* The same product by three loops, to compare with; dtype TW_FLOAT32 or TW_FLOAT64. */
 int tw_gemm_naive(const tw_gemm_call *call);
 
-/* For y = x w^T + bias, x (m, k), w (n, k), dy (m, n): dx = dy w, dw = dy^T x, dbias = column sums of dy, contiguous.
- * A result whose data is NULL is left out. dtype TW_FLOAT32 or TW_FLOAT64. */
+/* For y = x w^T + bias, x (m, k), w (n, k), dy (m, n): dx = dy w, dw = dy^T x, dbias (n elements, dbias_step
+ * apart) = column sums of dy. A result whose data is NULL is left out. dtype TW_FLOAT32 or TW_FLOAT64. */
 int tw_linear_backward(int dtype, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, tw_matrix dy, tw_matrix x, tw_matrix w, tw_matrix dx,
-                       tw_matrix dw, void *dbias);
+                       tw_matrix dw, void *dbias, ptrdiff_t dbias_step);
 
 /* The CBLAS calls: order 101 row-major, 102 column-major; transpose 111 no, 112 yes, 113 conjugate (= yes). An argument
  * out of its domain is named on standard error and nothing is computed. */
@@ -96,6 +96,12 @@ int tw_activation_backward(int dtype, int activation, double param, ptrdiff_t ro
 
 double tw_measure_fma(int dtype, double seconds);
 double tw_measure_copy(size_t bytes, double seconds);
+
+/* ---- softmax of each row (logarithm = 0) or its logarithm (1), and dx from dy and y = the result; y may be x, dx may be
+ * dy or y. A row that holds +infinity or NaN, or -infinity alone, becomes NaN. */
+
+int tw_softmax(int dtype, int logarithm, ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, tw_matrix y);
+int tw_softmax_backward(int dtype, int logarithm, ptrdiff_t rows, ptrdiff_t cols, tw_matrix dy, tw_matrix y, tw_matrix dx);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

@@ -1,5 +1,5 @@
 // Public activations: argument checks, the kernels of the instruction set in use, strides and threads.
-#include "../elementwise/elementwise.h"
+#include "../loops/elementwise.h"
 #include "kernels.h"
 
 TW_KERNELS(tw_activation_kernels, tw_activation_f32)
@@ -55,7 +55,7 @@ int tw_activation(int dtype, int activation, double param, ptrdiff_t rows, ptrdi
         return TW_INVALID;
     const context c = context_of(dtype, activation, param);
     const int size = dtype == TW_FLOAT32 ? 4 : 8;
-    tw_run_elementwise(&(tw_elementwise){2, size, rows, cols, {x, y}, nanoseconds[activation] * size / 4, forward, &c});
+    tw_run_elementwise(&(tw_elementwise){2, 1u << 1, size, rows, cols, {x, y}, nanoseconds[activation] * size / 4, forward, &c});
     return TW_OK;
 }
 
@@ -66,6 +66,6 @@ int tw_activation_backward(int dtype, int activation, double param, ptrdiff_t ro
     const context c = context_of(dtype, activation, param);
     const int size = dtype == TW_FLOAT32 ? 4 : 8;
     tw_run_elementwise(
-        &(tw_elementwise){3, size, rows, cols, {dy, x, dx}, nanoseconds[activation] * size / 4, backward, &c});
+        &(tw_elementwise){3, 1u << 2, size, rows, cols, {dy, x, dx}, nanoseconds[activation] * size / 4, backward, &c});
     return TW_OK;
 }

@@ -11,16 +11,16 @@
 typedef ivec mask;
 
 INLINE vec v_set1(real a) { return I(set1)(a); }
-INLINE __m256i v_first(ptrdiff_t n) {  // a window on n times -1 and then zeros
+INLINE mask v_lanes(ptrdiff_t n) {  // a window on n times -1 and then zeros
     static const ireal ramp[2 * LANES] = {-1, -1, -1, -1
 #if TW_BITS == 32
                                           , -1, -1, -1, -1
 #endif
     };
-    return _mm256_loadu_si256((const __m256i *)(ramp + LANES - n));
+    return (mask)_mm256_loadu_si256((const __m256i *)(ramp + LANES - n));
 }
-INLINE vec v_load_n(const real *p, ptrdiff_t n) { return I(maskload)(p, v_first(n)); }
-INLINE void v_store_n(real *p, vec a, ptrdiff_t n) { I(maskstore)(p, v_first(n), a); }
+INLINE vec v_load_n(const real *p, ptrdiff_t n) { return I(maskload)(p, (__m256i)v_lanes(n)); }
+INLINE void v_store_n(real *p, vec a, ptrdiff_t n) { I(maskstore)(p, (__m256i)v_lanes(n), a); }
 INLINE void v_stream(real *p, vec a) { I(stream)(p, a); }
 INLINE void v_fence(void) { _mm_sfence(); }
 

@@ -16,9 +16,9 @@ typedef __mmask8 mask;
 #endif
 
 INLINE vec v_set1(real a) { return I(set1)(a); }
-INLINE mask v_first(ptrdiff_t n) { return (mask)((1u << n) - 1); }
-INLINE vec v_load_n(const real *p, ptrdiff_t n) { return I(maskz_loadu)(v_first(n), p); }
-INLINE void v_store_n(real *p, vec a, ptrdiff_t n) { I(mask_storeu)(p, v_first(n), a); }
+INLINE mask v_lanes(ptrdiff_t n) { return (mask)((1u << n) - 1); }
+INLINE vec v_load_n(const real *p, ptrdiff_t n) { return I(maskz_loadu)(v_lanes(n), p); }
+INLINE void v_store_n(real *p, vec a, ptrdiff_t n) { I(mask_storeu)(p, v_lanes(n), a); }
 INLINE void v_stream(real *p, vec a) { I(stream)(p, a); }
 INLINE void v_fence(void) { _mm_sfence(); }
 

@@ -13,6 +13,11 @@ typedef ivec mask;
 INLINE vec v_select(mask m, vec a, vec b) { return v_from_bits((m & v_bits(a)) | (~m & v_bits(b))); }
 
 INLINE vec v_set1(real a) { return I(vdupq_n)(a); }
+INLINE mask v_lanes(ptrdiff_t n) {
+    mask m;
+    for (int i = 0; i < LANES; i++) m[i] = -(i < n);
+    return m;
+}
 INLINE vec v_load_n(const real *p, ptrdiff_t n) {
     vec v = {0};
     for (int i = 0; i < LANES; i++)

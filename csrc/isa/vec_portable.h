@@ -16,6 +16,11 @@ INLINE vec v_set1(real a) {
     for (int i = 0; i < LANES; i++) v[i] = a;
     return v;
 }
+INLINE mask v_lanes(ptrdiff_t n) {
+    mask m;
+    for (int i = 0; i < LANES; i++) m[i] = -(i < n);
+    return m;
+}
 INLINE vec v_load_n(const real *p, ptrdiff_t n) {
     vec v = {0};
     for (int i = 0; i < LANES; i++)

@@ -1,8 +1,8 @@
 // The driver of every kernel that works element by element: strides, chunks, threads.
 //
-// An operand is a matrix of rows x cols elements with any strides; the last one is written. The kernel is called on
-// contiguous chunks: in place where the operand is contiguous, through a buffer on the stack where it is not. Operands
-// may be the same memory when they have the same strides.
+// An operand is a matrix of rows x cols elements with any strides. The kernel is called on contiguous chunks: in place
+// where the operand is contiguous, through a buffer on the stack where it is not. Operands may be the same memory where
+// they have the same strides.
 #ifndef TW_ELEMENTWISE_H
 #define TW_ELEMENTWISE_H
 
@@ -11,8 +11,9 @@
 enum { TW_OPERANDS = 4 };
 
 typedef struct tw_elementwise {
-    int operands;  // all inputs, then the output
-    int itemsize;  // 4 or 8 bytes, of every operand
+    int operands;
+    unsigned written;  // bit o: operand o is written
+    int itemsize;      // 4 or 8 bytes, of every operand
     ptrdiff_t rows, cols;
     tw_matrix operand[TW_OPERANDS];
     double ns;  // about what one element takes, for the number of threads
