@@ -48,8 +48,13 @@ static void fold_batch_into_rows(tw_product *p, batch *s) {
     }
 }
 
-static void transpose(tw_product *p) {
+static void transpose(tw_product *p, batch *s) {
     tw_product t = *p;
+    for (int axis = 0; axis < s->axes; axis++) {
+        const ptrdiff_t a = s->a[axis];
+        s->a[axis] = s->b[axis];
+        s->b[axis] = a;
+    }
     t.m = p->n, t.n = p->m;
     t.a = p->b, t.a_row = p->b_col, t.a_col = p->b_row;
     t.b = p->a, t.b_row = p->a_col, t.b_col = p->a_row;
@@ -89,8 +94,10 @@ static int normal_product(const tw_gemm_call *call, tw_product *p, batch *s) {
         .a = call->a.data, .b = call->b.data, .c = call->c.data,
         .a_row = call->a.row, .a_col = call->a.col, .b_row = call->b.row, .b_col = call->b.col, .c_row = call->c.row,
         .alpha = call->k == 0 ? 0 : call->alpha, .beta = call->beta,
-        .end = {call->bias, tw_fused_activation(call->dtype, call->activation)},
+        .end = {.bias = call->bias},
     };
+    if (call->activation != TW_NONE)
+        p->end.activation = tw_activation_kernel(call->dtype, call->activation, &p->end.param);
     const int plain_end = !p->end.bias && !p->end.activation;
     const int rows = call->c.col == 1 || p->n == 1, columns = call->c.row == 1 || p->m == 1;
     if (!rows && !(columns && plain_end))
@@ -98,7 +105,7 @@ static int normal_product(const tw_gemm_call *call, tw_product *p, batch *s) {
     // a column times a column-major matrix is a row times a row-major one
     const int column = p->n == 1 && p->m > 1 && columns && plain_end && p->a_col != 1;
     if (!rows || column) {
-        transpose(p);
+        transpose(p, s);
         p->c_row = call->c.col;
     } else {
         fold_batch_into_rows(p, s);

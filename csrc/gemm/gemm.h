@@ -9,8 +9,4 @@
 // tw_gemm for calls that no product fits: halves, a bias with a stride, a c whose rows and columns are both strided.
 int tw_gemm_through_copies(const tw_gemm_call *call);
 
-// The activation over n contiguous elements of a dtype, in place; NULL for TW_NONE.
-typedef void tw_row_activation(ptrdiff_t n, const void *x, void *y);
-tw_row_activation *tw_fused_activation(int dtype, int activation);
-
 #endif

@@ -1,35 +1,14 @@
-// What a linear layer needs beside tw_gemm: its backward pass, and the activation at the end of its rows.
+// The backward pass of a linear layer: two products and a column sum.
 #include <string.h>
 
 #include "../isa/isa.h"
 #include "../threads/threads.h"
-#include "gemm.h"
 #include "kernels.h"
 
 TW_KERNELS(tw_gemm_kernels, tw_gemm_f32)
 TW_KERNELS(tw_gemm_kernels, tw_gemm_f64)
 
 #define SUM_NS 0.15 // one element of dy added in cache
-
-static void relu_f32(ptrdiff_t n, const void *x_, void *y_) {
-    const float *x = x_;
-    float *y = y_;
-    for (ptrdiff_t i = 0; i < n; i++) y[i] = x[i] < 0 ? 0 : x[i];
-}
-
-static void relu_f64(ptrdiff_t n, const void *x_, void *y_) {
-    const double *x = x_;
-    double *y = y_;
-    for (ptrdiff_t i = 0; i < n; i++) y[i] = x[i] < 0 ? 0 : x[i];
-}
-
-tw_row_activation *tw_fused_activation(int dtype, int activation) {
-    if (activation == TW_NONE)
-        return NULL;
-    return dtype == TW_FLOAT64 ? relu_f64 : relu_f32;
-}
-
-// ---- dbias
 
 typedef struct {
     const tw_gemm_kernels *kernels;
@@ -45,32 +24,34 @@ static void sum_columns(void *context, ptrdiff_t begin, ptrdiff_t end) {
     s->kernels->sum_rows(s->m, end - begin, (const char *)s->dy.data + begin * size, s->dy.row, s->sum + begin * size);
 }
 
-// ones (1, m) times dy: for a dy whose rows are not contiguous
-static int sum_by_product(int dtype, ptrdiff_t m, ptrdiff_t n, tw_matrix dy, void *sum) {
+// ones (1, m) times dy: where the rows of dy or the sum are not contiguous
+static int sum_by_product(int dtype, ptrdiff_t m, ptrdiff_t n, tw_matrix dy, void *sum, ptrdiff_t step) {
     const float one_f32 = 1;
     const double one_f64 = 1;
     const void *one = dtype == TW_FLOAT64 ? (const void *)&one_f64 : &one_f32;
-    return tw_gemm(&(tw_gemm_call){.dtype = dtype, .m = 1, .n = n, .k = m, .a = {(void *)one, 0, 0}, .b = dy, .c = {sum, n, 1}, .alpha = 1});
+    return tw_gemm(&(tw_gemm_call){.dtype = dtype, .m = 1, .n = n, .k = m, .a = {(void *)one, 0, 0}, .b = dy,
+                                   .c = {sum, n * step, step}, .alpha = 1});
 }
 
-static int bias_gradient(int dtype, ptrdiff_t m, ptrdiff_t n, tw_matrix dy, void *sum) {
-    if (dy.col != 1 && n > 1)
-        return sum_by_product(dtype, m, n, dy, sum);
+static int bias_gradient(int dtype, ptrdiff_t m, ptrdiff_t n, tw_matrix dy, void *sum, ptrdiff_t step) {
+    if (n > 1 && (dy.col != 1 || step != 1))
+        return sum_by_product(dtype, m, n, dy, sum, step);
     column_sums s = {dtype == TW_FLOAT64 ? TW_PICK(tw_gemm_f64) : TW_PICK(tw_gemm_f32), m, dy, sum};
     tw_parallel_ranges(n, 64, (double)m * (double)n * SUM_NS, sum_columns, &s);
     return TW_OK;
 }
 
 int tw_linear_backward(int dtype, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, tw_matrix dy, tw_matrix x, tw_matrix w, tw_matrix dx,
-                       tw_matrix dw, void *dbias) {
+                       tw_matrix dw, void *dbias, ptrdiff_t dbias_step) {
     if (m < 0 || n < 0 || k < 0 || (dtype != TW_FLOAT32 && dtype != TW_FLOAT64))
         return TW_INVALID;
     int code = TW_OK;
     if (dx.data)
         code = tw_gemm(&(tw_gemm_call){.dtype = dtype, .m = m, .n = k, .k = n, .a = dy, .b = w, .c = dx, .alpha = 1});
     if (code == TW_OK && dw.data)
-        code = tw_gemm(&(tw_gemm_call){.dtype = dtype, .m = n, .n = k, .k = m, .a = {dy.data, dy.col, dy.row}, .b = x, .c = dw, .alpha = 1});
+        code = tw_gemm(&(tw_gemm_call){.dtype = dtype, .m = n, .n = k, .k = m, .a = {dy.data, dy.col, dy.row}, .b = x, .c = dw,
+                                       .alpha = 1});
     if (code == TW_OK && dbias)
-        code = bias_gradient(dtype, m, n, dy, dbias);
+        code = bias_gradient(dtype, m, n, dy, dbias, dbias_step);
     return code;
 }

@@ -2,12 +2,14 @@
 #ifndef TW_GEMM_PRODUCT_H
 #define TW_GEMM_PRODUCT_H
 
+#include "../activation/kernels.h"
 #include "kernels.h"
 
 // What happens to rows of c once they hold their sums, while they are in cache: + bias, then the activation.
 typedef struct {
-    const void *bias;                                              // n elements, or NULL
-    void (*activation)(ptrdiff_t n, const void *x, void *y);       // in place, or NULL
+    const void *bias;        // n elements, or NULL
+    tw_activate *activation; // in place, or NULL
+    double param;            // of the activation
 } tw_epilogue;
 
 // c = alpha a b + beta c: a (m, k), b (k, n), c (m, n); strides in elements, c's rows contiguous; `batches` of them.

@@ -26,7 +26,7 @@ static void finish(const tw_product *p, rectangle r) {
         p->kernels->add_bias(r.m, r.n, (const char *)p->end.bias + r.j * p->kernels->size, c_at(p, r.i, r.j), p->c_row);
     if (p->end.activation)
         for (ptrdiff_t i = r.i; i < r.i + r.m; i++)
-            p->end.activation(r.n, c_at(p, i, r.j), c_at(p, i, r.j));
+            p->end.activation(r.n, c_at(p, i, r.j), c_at(p, i, r.j), p->end.param);
 }
 
 // Tiles down a column block of nv vectors; b has rows call->b_row apart.

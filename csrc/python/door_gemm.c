@@ -205,7 +205,7 @@ static PyObject *door_linear_backward(PyObject *self, PyObject *const *args, Py_
         const int made = tw_output(args[3 + i], dy->dtype, i == 2 ? 1 : 2, shapes[i], &out[i]);
         if (made > 0)
             PyTuple_SetItem(result, i, out[i].object);
-        int plain = made > 0 && (i < 2 || out[i].shape[0] < 2 || out[i].strides[0] == out[i].itemsize);
+        int plain = made > 0;
         for (int j = 0; plain && args[3 + i] != Py_None && j < 3 + i; j++) plain = clear_of(&out[i], j < 3 ? &in[j] : &out[j - 3]);
         if (!plain) {
             Py_DECREF(result);
@@ -214,7 +214,7 @@ static PyObject *door_linear_backward(PyObject *self, PyObject *const *args, Py_
     }
     PyThreadState *state = tw_release_gil(2.0 * (double)m * (double)n * (double)k * NS_PER_PRODUCT);
     const int code = tw_linear_backward(dy->dtype, m, n, k, matrix(dy), matrix(x), matrix(w), matrix(&out[0]), matrix(&out[1]),
-                                        out[2].data);
+                                        out[2].data, out[2].strides[0] / out[2].itemsize);
     tw_take_gil(state);
     return tw_result(code, result);
 }

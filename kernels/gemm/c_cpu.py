@@ -18,7 +18,8 @@ def _door(name: str, call: Call, *args: Any) -> Any:
         native.knows_bfloat16()
     result = getattr(native.door, name)(*args)
     if result is NotImplemented:
-        raise RuntimeError(f"the C function {name} refused a call in normal form: {call}")
+        shapes = ", ".join(f"{x.dtype}{x.shape}" for x in args if isinstance(x, np.ndarray))
+        raise RuntimeError(f"the C function {name} refused a call in normal form: {shapes}")
     return result
 
 
