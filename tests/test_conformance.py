@@ -1,0 +1,64 @@
+"""Every kernel of the table, on every case of its operation, on every instruction set that this machine can be held to."""
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import conformance
+from tilewright.core import capability, dispatch, native, registry
+
+NATIVE = [(kernel, dtype) for op, spec in registry.specs().items() for kernel in conformance.rows(op)
+          for dtype in spec.dtypes if dtype in kernel.dtypes]
+
+
+def report(record: Any, *outcomes: conformance.Outcome) -> None:
+    """Enter outcomes in the matrix, and fail with their first complaints."""
+    for o in outcomes:
+        record("conformance", (o.op, f"{o.row}@{o.isa}" if o.isa else o.row, o.ran, sum(o.refused.values()), len(o.complaints)))
+    complaints = [c for o in outcomes for c in o.complaints]
+    if complaints:
+        pytest.fail(f"{len(complaints)} complaints, seed {conformance.SEED}:\n  " + "\n  ".join(complaints[:6]), pytrace=False)
+
+
+@pytest.mark.parametrize("backend", conformance.expected_backends())
+def test_expected_backend_is_there(backend: str) -> None:
+    assert capability.reasons()[backend] is None
+
+
+@pytest.mark.parametrize("backend", conformance.expected_backends())
+def test_every_operation_has_a_kernel(backend: str) -> None:
+    missing = [op for op, spec in registry.specs().items() if (op, "") not in registry.kernels(spec.family, backend)]
+    assert not missing
+
+
+@pytest.mark.parametrize(("kernel", "dtype"), [
+    pytest.param(k, d, id=f"{k.op}-{dispatch.row_name(k)}-{d}", marks=pytest.mark.xdist_group(k.op)) for k, d in NATIVE])
+def test_kernel(kernel: registry.Kernel, dtype: str, record_property: Any) -> None:
+    outcome = conformance.conform(kernel, dtype)
+    report(record_property, outcome)
+    assert outcome.ran, f"no case ran: {outcome.refused}"
+    assert kernel.variant or not outcome.refused, outcome.refused  # a backend's own kernel takes every call
+
+
+def lower_isas() -> list[str]:
+    return [isa for isa in native.isas() if isa != native.isa()]
+
+
+@pytest.mark.parametrize("family", registry.families())
+@pytest.mark.parametrize("backend", [b for b in ("c", "numba") if capability.reasons()[b] is None])
+@pytest.mark.parametrize("isa", lower_isas())
+def test_lower_isa(isa: str, backend: str, family: str, record_property: Any, child_env: dict[str, str]) -> None:
+    """In a child process held to a lower instruction set. Numba compiles anew there, so it gets a third of the cases."""
+    env = child_env | {"TILEWRIGHT_ISA": isa, "TILEWRIGHT_TEST_SEED": str(conformance.SEED),
+                       "TILEWRIGHT_TEST_EVERY": "3" if backend == "numba" else "1"}
+    command = [sys.executable, str(Path(conformance.__file__)), family, backend]
+    child = subprocess.run(command, env=env, capture_output=True, text=True)
+    outcomes = [conformance.Outcome(**json.loads(line)) for line in child.stdout.splitlines()]
+    report(record_property, *outcomes)
+    assert child.returncode == 0, child.stderr[-3000:]
+    assert {o.isa for o in outcomes} == {isa}
