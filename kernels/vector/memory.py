@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from .simd import I32, Vector, vector
+from .simd import I32, Vector, spread, vector
 
 
 def _vector_of(array) -> Vector | None:
@@ -115,19 +115,17 @@ def first_lanes(typing, like, n):
 
 
 @intrinsic
-def splat_of(typing, array, scalar):
+def filled(typing, array, scalar):
     """A scalar in every lane of a vector of the array's elements."""
-    from .simd import spread
     ty = vector(array.dtype)
-    return (ty(array, scalar),
-            lambda context, builder, sig, args: spread(context, builder, args[1], sig.args[1], ty))
+    return ty(array, scalar), lambda context, builder, sig, args: spread(context, builder, args[1], sig.args[1], ty)
 
 
 @intrinsic
-def to_float(typing, x):
-    """Signed integers, or unsigned ones below 2^24, as floats of the same width, rounded."""
-    ty = x.of(types.float32 if x.dtype.bitwidth == 32 else types.float64)
-    return ty(x), lambda context, builder, sig, args: builder.sitofp(args[0], ty.ir)
+def widened(typing, x):
+    """The same lanes as float64."""
+    ty = x.of(types.float64)
+    return ty(x), lambda context, builder, sig, args: args[0] if x == ty else builder.fpext(args[0], ty.ir)
 
 
 def reduce_lanes(builder, value, lanes: int, combine):
@@ -156,11 +154,3 @@ def reduce_max(typing, x):
             return builder.select(keep, a, b)
         return reduce_lanes(builder, args[0], x.lanes, larger)
     return x.dtype(x), codegen
-
-
-@intrinsic
-def any_lane(typing, mask):
-    """Whether a mask is true anywhere."""
-    def codegen(context, builder, sig, args):
-        return builder.icmp_unsigned("!=", builder.bitcast(args[0], ir.IntType(mask.lanes)), ir.IntType(mask.lanes)(0))
-    return types.boolean(mask), codegen

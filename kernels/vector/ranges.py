@@ -10,6 +10,7 @@ One signature serves all callers: read-only or not, C order or not, so there is 
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -70,6 +71,17 @@ class Flat:
 def width(dtype: np.dtype) -> str:
     """"avx512, 16 lanes", for explain."""
     return f"{ISA}, {BYTES // dtype.itemsize} lanes"
+
+
+def run_rows(kernel: Any, letters: str, dtype: np.dtype, inputs: Sequence[Any], outs: Sequence[np.ndarray],
+             shape: tuple[int, ...], *more: Any, cost: int = 1) -> None:
+    """Run kernel(inputs..., more..., outs..., n, lo, hi) over the rows of `shape`, of n elements each; `cost`: of an element."""
+    n, rows = shape[-1], math.prod(shape[:-1])
+    results = Flat(*outs)
+    function = compiled(kernel, letters, dtype)
+    arguments = (*(flat(x) if isinstance(x, np.ndarray) else x for x in inputs), *more, *results.arrays, n)
+    run_ranges(lambda lo, hi: function(*arguments, lo, hi), rows, max(1, GRAIN // (cost * max(n, 1))))
+    results.finish()
 
 
 def run_flat(kernel: Any, letters: str, call: Call, out: np.ndarray, *parameters: float, grain: int = GRAIN) -> None:
