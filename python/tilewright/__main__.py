@@ -1,0 +1,4 @@
+"""python -m tilewright"""
+from .cli import main
+
+main()

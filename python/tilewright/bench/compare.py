@@ -1,0 +1,199 @@
+"""Run every operation on every backend, check it, and time the backends in turns; all enumerated from the table."""
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import median, quantiles
+from typing import Any
+
+import numpy as np
+
+from ..core import capability, dispatch, registry, threads
+from ..core.errors import ArgumentError
+from ..core.registry import FLOATS, HALVES, Case, Kernel, Spec
+from .accuracy import Accuracy, Expectation, poisoned
+from .machine import machine
+from .peaks import roof
+from .timing import interleaved
+
+SIZES = ("small", "medium", "large")
+BASELINE = "numpy"
+SETTLE = 0.03  # seconds; idle BLAS and OpenMP threads spin about as long, on CPUs that the next contestant wants
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One kernel on one case. Times are seconds a call of the kernel itself, on a call already in normal form."""
+
+    op: str
+    case: str
+    size: str
+    dtype: str
+    kernel: str  # "c", "c:naive", ...
+    how: str
+    accuracy: Accuracy
+    seconds: float | None  # median over the turns; None where the result was wrong
+    spread: float | None  # distance of the quartiles, relative to the median
+    unit: str  # "GFLOP/s" | "GB/s"
+    rate: float | None
+    of_peak: float | None  # part of the measured peak that is the kernel's roof
+    ratio: float | None  # NumPy's time divided by this one: above 1 is faster than NumPy
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """What did not run, and why. `op` is "" where a whole backend is missing."""
+
+    op: str
+    backend: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Comparison:
+    """All results of one run, and what they were taken on."""
+
+    machine: dict[str, Any]
+    threads: int
+    results: list[Result] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    peaks: dict[str, float | None] = field(default_factory=dict)
+    first_calls: float = 0.0  # seconds of first runs, most of it Numba compiling
+    seconds: float = 0.0
+
+    @property
+    def wrong(self) -> list[Result]:
+        """Results out of their bounds."""
+        return [r for r in self.results if r.accuracy.wrong]
+
+
+def contestants(spec: Spec, ladder: bool = False) -> tuple[list[Kernel], list[Skipped]]:
+    """The kernels of an operation that this machine can load, NumPy's first, and what is missing. ladder: with the steps."""
+    found: list[Kernel] = []
+    missing: list[Skipped] = []
+    order = sorted(capability.BACKENDS, key=lambda name: name != BASELINE)
+    for name in order:
+        reason = capability.BACKENDS[name].probe()
+        try:
+            rows = list(registry.variants(spec.name, name)) if reason is None else []
+        except Exception as error:  # a tool that compares says what is broken and goes on
+            rows, reason = [], f"its kernels do not load: {error}"
+        if not rows:
+            missing.append(Skipped(spec.name, name, reason or "no kernel of this operation"))
+        found += [row for row in rows if ladder or not row.variant]
+    return found, missing
+
+
+def cases(ops: Sequence[str], sizes: Sequence[str], dtypes: Sequence[str]) -> list[tuple[Spec, str, str, Case]]:
+    """(spec, size, dtype, case) of every benchmark; all operations where none is named."""
+    for what, given, known in (("size", sizes, SIZES), ("dtype", dtypes, FLOATS + HALVES)):
+        for name in given:
+            if name not in known:
+                raise ArgumentError(f"no {what} {name!r}; there are: {', '.join(known)}")
+    chosen = [registry.spec(op) for op in ops] if ops else list(registry.specs().values())
+    rng = np.random.default_rng(0)
+    return [(spec, size, dtype, case) for spec in chosen for dtype in dtypes if dtype in spec.dtypes
+            for size in sizes for case in spec.bench(rng, dtype, size)]
+
+
+def compare(ops: Sequence[str] = (), *, size: str | Sequence[str] = "medium", dtype: str | Sequence[str] = "float32",
+            threads: int = 1, ladder: bool = False, progress: Callable[[int, int, str], object] | None = None) -> Comparison:
+    """Check and time every kernel of the named operations, or of all; `progress(done, total, what)` is told on the way.
+
+    >>> found = compare(["relu"], size="small")
+    >>> found.wrong
+    []
+    """
+    start = time.perf_counter()
+    with one_number_of_threads(threads):
+        found = Comparison(machine(), threads)
+        work = cases(ops, (size,) if isinstance(size, str) else size, (dtype,) if isinstance(dtype, str) else dtype)
+        for done, (spec, size_, dtype_, case) in enumerate(work):
+            if progress:
+                progress(done, len(work), f"{spec.name} {case.label}")
+            _one(found, spec, size_, dtype_, case, ladder)
+        found.peaks = _peaks_of(dtype)
+    found.skipped = _summarised(found.skipped)
+    found.seconds = time.perf_counter() - start
+    return found
+
+
+def _one(found: Comparison, spec: Spec, size: str, dtype: str, case: Case, ladder: bool) -> None:
+    """Add the results of all kernels on one case."""
+    expectation = Expectation(spec, case)
+    kernels, missing = contestants(spec, ladder)
+    found.skipped += missing
+    checked: list[tuple[Kernel, Accuracy]] = []
+    for kernel in kernels:
+        reason = dispatch.why_not(kernel, expectation.fresh())
+        if reason is not None:
+            found.skipped.append(Skipped(spec.name, dispatch.row_name(kernel), reason))
+            continue
+        begin = time.perf_counter()
+        checked.append((kernel, _checked(expectation, kernel)))
+        found.first_calls += time.perf_counter() - begin
+    right = [kernel for kernel, accuracy in checked if accuracy.wrong is None]
+    runs = [_runner(expectation, kernel) for kernel in right]
+    times = dict(zip(map(dispatch.row_name, right), interleaved(runs, settle=SETTLE if found.threads > 1 else 0.0), strict=True))
+    under = roof(spec, expectation.fresh())
+    baseline = median(times[BASELINE]) if BASELINE in times else None
+    for kernel, accuracy in checked:
+        name = dispatch.row_name(kernel)
+        mine = times.get(name)
+        seconds = median(mine) if mine else None
+        found.results.append(Result(
+            spec.name, case.label, size, dtype, name, kernel.describe(expectation.fresh()) if seconds else "", accuracy, seconds,
+            _spread(mine) if mine else None, under.unit, under.rate(seconds) if seconds else None,
+            under.part(seconds) if seconds else None, baseline / seconds if baseline and seconds else None))
+
+
+def _checked(expectation: Expectation, kernel: Kernel) -> Accuracy:
+    try:
+        return expectation.check(kernel)
+    except Exception as error:  # as above: named in the table, and the run goes on
+        return Accuracy(np.inf, np.inf, np.inf, f"{type(error).__name__}: {error}")
+
+
+def _runner(expectation: Expectation, kernel: Kernel) -> Callable[[], object]:
+    """The kernel on a prepared call with outputs of its own; operations in place go on with their own copies."""
+    call = expectation.fresh()
+    outs = call.kernel_outs(poisoned(call))
+    return lambda: kernel.run(call, outs)
+
+
+def _spread(times: list[float]) -> float:
+    if len(times) < 2:
+        return 0.0
+    low, _, high = quantiles(times, n=4)
+    return (high - low) / median(times)
+
+
+def _peaks_of(dtype: str | Sequence[str]) -> dict[str, float | None]:
+    from .peaks import copy_peak, fma_peak
+    names = (dtype,) if isinstance(dtype, str) else dtype
+    return {f"fma {name}": fma_peak(name) for name in names} | {"copy in memory": copy_peak()}
+
+
+def _summarised(skipped: Iterable[Skipped]) -> list[Skipped]:
+    """Each once; a backend that no operation could use becomes one line."""
+    reasons = {name: reason for name, reason in capability.reasons().items() if reason is not None}
+    gone = [Skipped("", name, reason) for name, reason in reasons.items()]
+    rest = {(s.op, s.backend, s.reason): s for s in skipped if s.backend not in reasons}
+    return gone + list(rest.values())
+
+
+@contextmanager
+def one_number_of_threads(n: int) -> Iterator[None]:
+    """Every contestant on `n` threads: the kernels of the table, and NumPy's BLAS where threadpoolctl is installed.
+
+    Without it BLAS keeps the number it was loaded with; the command line sets that before NumPy is imported.
+    """
+    with threads.threads(n):
+        if importlib.util.find_spec("threadpoolctl") is None:
+            yield
+            return
+        with importlib.import_module("threadpoolctl").threadpool_limits(n, "blas"):
+            yield

@@ -1,0 +1,77 @@
+"""What this machine can do at most, measured once a process, and how near a call comes to it.
+
+A call is held against one of two roofs. Where it does at least FLOPS_PER_BYTE operations for each byte that it must move, that is
+the rate of multiply-adds in registers; elsewhere the rate of copying as many bytes as the call touches, which for operands
+that fit a cache is that cache's. Both are measured by the C library, on the threads and with the instruction set in use.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from ..core import native, threads
+from ..core.registry import Call, Spec
+
+FLOPS_PER_BYTE = 4.0
+SECONDS = 0.06  # spent on one measurement
+SMALLEST, LARGEST = 1 << 14, 1 << 28  # bytes; 256 MiB lies far beyond any cache
+
+
+@cache
+def _fma(dtype: str, number: int) -> float | None:
+    if native.lib is None:
+        return None
+    return native.lib.tw_measure_fma(native.lib.TW_FLOAT64 if dtype == "float64" else native.lib.TW_FLOAT32, SECONDS) or None
+
+
+@cache
+def _copy(nbytes: int, number: int) -> float | None:
+    if native.lib is None:
+        return None
+    best = native.lib.tw_measure_copy(nbytes, SECONDS)
+    if number > 1:  # a second thread must not lower the roof
+        with threads.threads(1):
+            best = max(best, _copy(nbytes, 1) or 0.0)
+    return best or None
+
+
+def fma_peak(dtype: str = "float32") -> float | None:
+    """FLOP/s of multiply-adds in registers on the threads in use; None without the C library. Halves compute in float32."""
+    return _fma("float64" if dtype == "float64" else "float32", threads.get_num_threads())
+
+
+def copy_peak(nbytes: float = LARGEST) -> float | None:
+    """Bytes per second, read and written, of a copy that touches about `nbytes`; None without the C library."""
+    power = 1 << max(int(nbytes) - 1, 0).bit_length()
+    return _copy(min(max(power, SMALLEST), LARGEST), threads.get_num_threads())
+
+
+@dataclass(frozen=True, slots=True)
+class Roof:
+    """The limit a call is held against: its kind, the call's work in that kind's unit, and the machine's peak (None: unknown)."""
+
+    kind: str  # "FMA" | "memory"
+    work: float  # FLOP or bytes
+    peak: float | None  # FLOP/s or B/s
+
+    @property
+    def unit(self) -> str:
+        return "GFLOP/s" if self.kind == "FMA" else "GB/s"
+
+    def rate(self, seconds: float) -> float:
+        """In `unit`."""
+        return self.work / seconds / 1e9
+
+    def part(self, seconds: float) -> float | None:
+        """Of the peak; 1.0 is all of it."""
+        return None if self.peak is None else self.work / seconds / self.peak
+
+
+def roof(spec: Spec, call: Call) -> Roof:
+    """Which roof a call stands under, and how high it is."""
+    flops, nbytes = float(spec.flops(call)), float(spec.nbytes(call))
+    if flops >= FLOPS_PER_BYTE * nbytes:
+        return Roof("FMA", flops, fma_peak(np.dtype(call.dtype).name))
+    return Roof("memory", nbytes, copy_peak(nbytes))

@@ -1,0 +1,97 @@
+"""Put a comparison into words: JSON for machines, Markdown for the README."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from itertools import groupby
+from statistics import geometric_mean
+from typing import Any
+
+from .compare import BASELINE, Comparison, Result
+
+
+def time_text(seconds: float | None) -> str:
+    """Three digits and a unit."""
+    if seconds is None:
+        return "-"
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds * 1e9:.0f} ns"
+
+
+def rate_text(result: Result) -> str:
+    """12.3 GFLOP/s or GB/s."""
+    return "-" if result.rate is None else f"{result.rate:.3g} {result.unit}"
+
+
+def ratio_text(ratio: float | None) -> str:
+    """How many times as fast as NumPy: 2.5x."""
+    return "-" if ratio is None else f"{ratio:.3g}x" if ratio < 100 else f"{ratio:.0f}x"
+
+
+def part_text(part: float | None) -> str:
+    """A part as percent."""
+    return "-" if part is None else f"{part:.0%}"
+
+
+def groups(results: Iterable[Result]) -> Iterator[tuple[str, list[Result]]]:
+    """Results by case, each with its heading."""
+    for (op, case, dtype, _), rows in groupby(results, key=lambda r: (r.op, r.case, r.dtype, r.size)):
+        yield f"{op} {case}" + ("" if dtype == "float32" else f" {dtype}"), list(rows)
+
+
+def mean_ratios(results: Iterable[Result]) -> dict[str, tuple[float, int]]:
+    """For each kernel but NumPy's: the geometric mean of its ratios to NumPy, and over how many cases."""
+    ratios: dict[str, list[float]] = {}
+    for r in results:
+        if r.ratio and r.kernel != BASELINE:
+            ratios.setdefault(r.kernel, []).append(r.ratio)
+    return {name: (geometric_mean(many), len(many)) for name, many in ratios.items()}
+
+
+def peak_lines(comparison: Comparison) -> list[str]:
+    """The measured peaks that "of peak" refers to."""
+    if not any(comparison.peaks.values()):
+        return ["of peak: unknown without the C library, which measures it"]
+    known = ", ".join(f"{name} {peak / 1e9:.3g} {'GFLOP/s' if name.startswith('fma') else 'GB/s'}"
+                      for name, peak in comparison.peaks.items() if peak)
+    return [f"of peak: measured here ({known}); GB/s are held against a copy of as many bytes, which may fit a cache"]
+
+
+def to_json(comparison: Comparison) -> dict[str, Any]:
+    """All of a comparison as JSON would hold it; what is infinite or not a number becomes None."""
+    def plain(x: Any) -> Any:
+        if isinstance(x, dict):
+            return {k: plain(v) for k, v in x.items()}
+        if isinstance(x, list | tuple):
+            return [plain(v) for v in x]
+        return None if isinstance(x, float) and not abs(x) < float("inf") else x
+    return plain(asdict(comparison))
+
+
+def markdown(comparison: Comparison) -> str:
+    """One row a case, one column a kernel: time, how many times NumPy's speed, part of the measured peak, worst error."""
+    names = list(dict.fromkeys(r.kernel for r in comparison.results))
+    lines = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    for heading, rows in groups(comparison.results):
+        by_name = {r.kernel: r for r in rows}
+        lines.append(f"| {heading} | " + " | ".join(_cell(by_name.get(name)) for name in names) + " |")
+    return "\n".join(lines)
+
+
+def _cell(r: Result | None) -> str:
+    if r is None:
+        return "-"
+    if r.accuracy.wrong:
+        return "wrong"
+    against = "" if r.kernel == BASELINE or r.ratio is None else f", **{ratio_text(r.ratio)}**"
+    return f"{time_text(r.seconds)}{against}, {part_text(r.of_peak)}, {r.accuracy}"
+
+
+def conditions(comparison: Comparison) -> str:
+    """One sentence on what the results were taken on."""
+    m, versions = comparison.machine, comparison.machine["versions"]
+    threads = "one thread" if comparison.threads == 1 else f"{comparison.threads} threads"
+    return (f"{m['cpu']} ({m['architecture']}, {m['isa']}), {threads}; Python {m['python']}, "
+            f"NumPy {versions['numpy']} with {m['blas']}, Numba {versions['numba'] or 'not installed'}.")

@@ -1,0 +1,43 @@
+"""Time several contestants so that the ratios between them can be trusted on a machine that is not quiet.
+
+They take turns, A B C A B C, so that a clock that drifts or a neighbour that wakes up meets all of them alike. A turn is as many
+calls as fill a few milliseconds. The median over the turns is reported, with the distance of the quartiles as spread.
+"""
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+TURN = 0.003  # seconds that a turn should last: thousands of timer ticks
+ROUNDS = 9
+SHARE = 0.3  # seconds for all turns of one contestant, where its single call allows
+FEWEST = 3  # turns of a contestant that exceeds it
+
+
+def interleaved(contestants: Sequence[Callable[[], object]], *, rounds: int = ROUNDS, settle: float = 0.0) -> list[list[float]]:
+    """Seconds a call, one number a turn, for each contestant. All must have run before: a first call's cost is not for here.
+
+    settle: seconds of sleep before each turn, for the idle threads of the one before to stop spinning.
+    """
+    if not contestants:
+        return []
+    once = [min(_seconds(run, 1) for _ in range(2)) for run in contestants]
+    counts = [max(1, round(TURN / max(t, 1e-9))) for t in once]
+    turns = [max(FEWEST, min(rounds, int(SHARE / max(t, TURN)))) for t in once]
+    times: list[list[float]] = [[] for _ in contestants]
+    for number in range(max(turns)):
+        for run, count, most, mine in zip(contestants, counts, turns, times, strict=True):
+            if number < most:
+                if settle:
+                    time.sleep(settle)
+                    run()  # its own threads awake again
+                mine.append(_seconds(run, count))
+    return times
+
+
+def _seconds(run: Callable[[], object], count: int) -> float:
+    calls = range(count)
+    start = time.perf_counter()
+    for _ in calls:
+        run()
+    return (time.perf_counter() - start) / count

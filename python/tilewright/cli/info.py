@@ -1,0 +1,46 @@
+"""`tilewright info`: the machine, the instruction set, the versions, the backends and why some are missing."""
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+
+def info(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """Show what this installation found: processor, caches, instruction sets, threads, versions, backends."""
+    from ..bench import machine
+
+    facts = machine()
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+        return
+    for name, value in lines(facts):
+        typer.echo(f"{name:12} {value}")
+
+
+def lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The facts as (name, value), in reading order."""
+    caches = ", ".join(f"{name} {_bytes(size)}" for name, size in facts["caches"].items())
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
+    isas = ", ".join(facts["isas"])
+    rows = [
+        ("tilewright", facts["tilewright"]),
+        ("processor", f"{facts['cpu']} ({facts['architecture']})"),
+        ("caches", caches or "unknown"),
+        ("memory", _bytes(facts["memory_bytes"]) if facts["memory_bytes"] else "unknown"),
+        ("system", facts["system"]),
+        ("isa", f"{facts['isa']}" + (f" (this build and machine have {isas}; TILEWRIGHT_ISA chooses)" if isas else "")),
+        ("threads", f"{facts['threads']} of {facts['cpus']} CPUs"),
+        ("python", facts["python"]),
+        ("versions", versions),
+        ("blas", facts["blas"]),
+    ]
+    return rows + [(f"{name}", reason and f"not here: {reason}" or "available") for name, reason in facts["backends"].items()]
+
+
+def _bytes(n: int) -> str:
+    for unit, scale in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if n >= scale:
+            return f"{n / scale:.3g} {unit}"
+    return f"{n} B"
