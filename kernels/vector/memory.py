@@ -1,7 +1,7 @@
 """Loads and stores between vectors and contiguous 1-D arrays, conversions, and sums over the lanes in a fixed order.
 
-Nothing is assumed about alignment. The forms with `_n` touch the first n lanes only (0 <= n <= W): one instruction under a
-mask with AVX-512 and AVX2, scalar moves elsewhere. Loaded lanes beyond n are 0.
+Nothing is assumed about alignment. The forms with `_n` touch the first n lanes only (0 <= n <= W); loaded lanes beyond n are 0. With
+AVX-512 a mask costs nothing; elsewhere they branch, and use a mask (AVX2) or scalar moves only where n < W.
 """
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from .host import ISA
 from .simd import I32, Vector, spread, vector
 
 
@@ -80,7 +81,16 @@ def load_n(typing, array, index, n):
 
     def codegen(context, builder, sig, args):
         pointer = _pointer(context, builder, sig.args[0], args[0], args[1], ty)
-        return emit_load(builder, pointer, ty, lane_mask(builder, args[2], ty.lanes))
+        mask = lane_mask(builder, args[2], ty.lanes)
+        if ISA == "avx512":
+            return emit_load(builder, pointer, ty, mask)
+        cell = cgutils.alloca_once(builder, ty.ir)
+        with builder.if_else(builder.icmp_signed(">=", args[2], args[2].type(ty.lanes)), likely=True) as (whole, part):
+            with whole:
+                builder.store(emit_load(builder, pointer, ty), cell)
+            with part:
+                builder.store(emit_load(builder, pointer, ty, mask), cell)
+        return builder.load(cell)
     return None if ty is None else (ty(array, types.intp, types.intp), codegen)
 
 
@@ -102,7 +112,15 @@ def store_n(typing, array, index, value, n):
 
     def codegen(context, builder, sig, args):
         pointer = _pointer(context, builder, sig.args[0], args[0], args[1], ty)
-        emit_store(builder, args[2], pointer, ty, lane_mask(builder, args[3], ty.lanes))
+        mask = lane_mask(builder, args[3], ty.lanes)
+        if ISA == "avx512":
+            emit_store(builder, args[2], pointer, ty, mask)
+            return context.get_dummy_value()
+        with builder.if_else(builder.icmp_signed(">=", args[3], args[3].type(ty.lanes)), likely=True) as (whole, part):
+            with whole:
+                emit_store(builder, args[2], pointer, ty)
+            with part:
+                emit_store(builder, args[2], pointer, ty, mask)
         return context.get_dummy_value()
     return None if ty is None or value != ty else (types.void(array, types.intp, value, types.intp), codegen)
 

@@ -4,7 +4,7 @@ A kernel is a function of file scope under `@njit`, over a half-open range [lo, 
 `compiled(kernel, "xyii", dtype)` is that kernel for one signature, compiled (or read from disk) at first use. One letter each:
 
     x   read-only contiguous 1-D array of the dtype       X   read-only 2-D array, any strides      f   scalar of the dtype
-    y   writable contiguous 1-D array                     Y   writable 2-D array, any strides       i   integer      l   x of int64
+    y   writable contiguous 1-D array                     Y   writable 2-D array, any strides       l   x of int64, d: y of float64
 
 One signature serves all callers: read-only or not, C order or not, so there is one entry in the cache for each dtype.
 """
@@ -31,7 +31,8 @@ GRAIN = 32768  # elements of a cheap function that are worth a thread: some 10 u
 def _letter(letter: str, scalar: types.Type) -> types.Type:
     if letter in "xyXY":
         return types.Array(scalar, 1 if letter in "xy" else 2, "C" if letter in "xy" else "A", readonly=letter in "xX")
-    return {"f": scalar, "i": types.intp, "l": types.Array(types.int64, 1, "C", readonly=True)}[letter]
+    return {"f": scalar, "i": types.intp, "l": types.Array(types.int64, 1, "C", readonly=True),
+            "d": types.Array(types.float64, 1, "C")}[letter]
 
 
 @cache
