@@ -103,6 +103,14 @@ double tw_measure_copy(size_t bytes, double seconds);
 int tw_softmax(int dtype, int logarithm, ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, tw_matrix y);
 int tw_softmax_backward(int dtype, int logarithm, ptrdiff_t rows, ptrdiff_t cols, tw_matrix dy, tw_matrix y, tw_matrix dx);
 
+/* ---- layer_norm (centre = 1) and rms_norm (0) of each row: y = (x - mean) / sqrt(variance + eps) * weight + bias, without mean
+ * and bias for rms_norm. weight and bias hold cols elements or are NULL. dweight and dbias are sums over the rows. */
+
+int tw_norm(int dtype, int centre, ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, const void *weight, const void *bias, double eps,
+            tw_matrix y);
+int tw_norm_backward(int dtype, int centre, ptrdiff_t rows, ptrdiff_t cols, tw_matrix dy, tw_matrix x, const void *weight,
+                     double eps, tw_matrix dx, void *dweight, void *dbias);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }
