@@ -69,7 +69,7 @@ FUNCTIONS = {
     "mean": (lambda a: a.mean() * a.mean(axis=1, keepdims=True), normal(3, 4)),
     "max": (lambda a: a.max() + a.max(axis=-1) + a.max(axis=0, keepdims=True).sum(), normal(3, 4)),
     "reshape": (lambda a: a.reshape(4, 3) * a.reshape((-1, 3)), normal(2, 6)),
-    "transpose": (lambda a: a.T.reshape(24) * a.transpose(2, 0, 1).reshape(-1) * a.transpose((0, -1, 1)).reshape(-1), normal(2, 3, 4)),
+    "transpose": (lambda a: a.T.reshape(24) * a.transpose(2, 0, 1).reshape(-1) + a.transpose((0, -1, 1)).sum(), normal(2, 3, 4)),
     "index": (lambda a: a[1] * a[:, 2].sum() + a[::-2, None, ..., -1].sum() + a[-1, 2], normal(3, 4)),
     "index by arrays": (lambda a: a[[0, 2, 0]] * a[np.array([0, 1, 2]), [3, 3, 0]].sum() + a[a.data > 0].sum(), normal(3, 4)),
     "cast": (lambda a: a.astype(np.float64) * 2, normal(3)),
@@ -146,7 +146,7 @@ def test_gradcheck_finds_wrong_gradients():
         return y
     with pytest.raises(GradientError, match=r"input 0, element \(1,\)"):
         tw.gradcheck(wrong, [np.array([0.0, 2.0])])
-    with pytest.raises(GradientError, match="differences give nan"):
+    with pytest.raises(GradientError, match="differences give nan"), np.errstate(invalid="ignore"):
         tw.gradcheck(lambda x: x.log(), [np.array([-1.0])])
     with pytest.raises(GradientError):  # a value that left the tape
         tw.gradcheck(lambda x: x.detach() * 2, [np.ones(2)])

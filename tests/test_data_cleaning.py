@@ -58,7 +58,8 @@ def test_labels():
         data.LabelEncoder().fit([1.0, np.nan])
 
 
-@pytest.mark.parametrize("labels, error", [([0, 3], ArgumentError), ([-1], ArgumentError), ([0.5], DTypeError), ([[0]], ShapeError)])
+@pytest.mark.parametrize("labels, error", [([0, 3], ArgumentError), ([-1], ArgumentError), ([0.5], DTypeError),
+                                           ([[0]], ShapeError)])
 def test_one_hot_refuses(labels, error):
     with pytest.raises(error):
         data.one_hot(labels, 3)

@@ -58,9 +58,11 @@ def test_hostile_safetensors_names_the_file(case, tmp_path):
 
 def some_arrays() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    return {"w": rng.standard_normal((3, 5), dtype=np.float32), "b": rng.standard_normal(5), "empty": np.empty((0, 4), np.float32),
-            "scalar": np.array(7, np.int64), "flags": np.array([True, False]), "half": np.arange(3, dtype=np.float16),
-            "strided": rng.standard_normal((6, 8))[::-2, 1::3], "big endian": np.arange(4, dtype=">f4"), "u8": np.arange(3, dtype=np.uint8)}
+    return {"w": rng.standard_normal((3, 5), dtype=np.float32), "b": rng.standard_normal(5),
+            "empty": np.empty((0, 4), np.float32), "scalar": np.array(7, np.int64), "flags": np.array([True, False]),
+            "half": np.arange(3, dtype=np.float16),
+            "strided": rng.standard_normal((6, 8))[::-2, 1::3], "big endian": np.arange(4, dtype=">f4"),
+            "u8": np.arange(3, dtype=np.uint8)}
 
 
 def test_safetensors_round_trip(tmp_path):
@@ -190,7 +192,8 @@ def test_csv_of_numbers(tmp_path):
 
 
 def test_csv_header_target_and_categories(tmp_path):
-    table = data.read_csv(csv_file(tmp_path, '\ufeff"len, cm",colour,kind\n1,red,x\n2,blue,y\n'), target="kind", categorical=["colour"])
+    path = csv_file(tmp_path, '\ufeff"len, cm",colour,kind\n1,red,x\n2,blue,y\n')
+    table = data.read_csv(path, target="kind", categorical=["colour"])
     assert table.columns == ("len, cm", "colour=blue", "colour=red") and table.target_name == "kind"
     assert table.x.tolist() == [[1, 0, 1], [2, 1, 0]] and table.target.tolist() == ["x", "y"]
 

@@ -1,4 +1,4 @@
-"""Whole models against a multi-layer perceptron written out by hand in float64 NumPy: loss and every gradient, on every backend."""
+"""Whole models against an MLP written out by hand in float64 NumPy: loss and every gradient, on every backend."""
 from __future__ import annotations
 
 import math

@@ -41,12 +41,14 @@ def adam_by_hand(p, grads, lr, betas, eps, weight_decay, decoupled):
 
 KINDS = {
     "sgd": (lambda ps: optim.SGD(ps, 0.1), lambda p, gs: sgd_by_hand(p, gs, 0.1, 0, False, 0)),
-    "momentum": (lambda ps: optim.SGD(ps, 0.1, momentum=0.9, weight_decay=0.01), lambda p, gs: sgd_by_hand(p, gs, 0.1, 0.9, False, 0.01)),
+    "momentum": (lambda ps: optim.SGD(ps, 0.1, momentum=0.9, weight_decay=0.01),
+                 lambda p, gs: sgd_by_hand(p, gs, 0.1, 0.9, False, 0.01)),
     "nesterov": (lambda ps: optim.SGD(ps, 0.1, momentum=0.9, nesterov=True), lambda p, gs: sgd_by_hand(p, gs, 0.1, 0.9, True, 0)),
     "adam": (lambda ps: optim.Adam(ps, 0.1), lambda p, gs: adam_by_hand(p, gs, 0.1, (0.9, 0.999), 1e-8, 0, False)),
     "adam with decay": (lambda ps: optim.Adam(ps, 0.1, betas=(0.8, 0.9), eps=1e-4, weight_decay=0.1),
                         lambda p, gs: adam_by_hand(p, gs, 0.1, (0.8, 0.9), 1e-4, 0.1, False)),
-    "adamw": (lambda ps: optim.AdamW(ps, 0.1, weight_decay=0.2), lambda p, gs: adam_by_hand(p, gs, 0.1, (0.9, 0.999), 1e-8, 0.2, True)),
+    "adamw": (lambda ps: optim.AdamW(ps, 0.1, weight_decay=0.2),
+              lambda p, gs: adam_by_hand(p, gs, 0.1, (0.9, 0.999), 1e-8, 0.2, True)),
 }
 
 
@@ -192,7 +194,8 @@ def test_resuming_is_exact_to_the_bit(kind, tmp_path):
 
 @pytest.mark.parametrize("change, error", [
     (lambda s: s.pop("lr"), DataError), (lambda s: s.update({"exp_avg.9": np.ones(1)}), DataError),
-    (lambda s: s.update({"exp_avg.0": np.ones((2, 2), np.float32)}), ShapeError), (lambda s: s.update({"steps": np.array(1.5)}), DTypeError)])
+    (lambda s: s.update({"exp_avg.0": np.ones((2, 2), np.float32)}), ShapeError),
+    (lambda s: s.update({"steps": np.array(1.5)}), DTypeError)])
 def test_an_optimizer_state_that_does_not_fit_changes_nothing(change, error):
     training, other = Training("adam", 0), Training("adam", 0)
     other.run(3)

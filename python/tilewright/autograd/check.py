@@ -51,6 +51,6 @@ def gradcheck(function: Callable[..., Tensor], inputs: Sequence[Any], *, eps: fl
             difference = (above - value()) / (2 * step)
             a[at] = x
             if not abs(gradient[at] - difference) <= atol + rtol * abs(difference):
-                raise GradientError(f"gradcheck: input {number}, element {tuple(map(int, at))}: the gradient is {gradient[at]:.10g}, "
-                                    f"differences give {difference:.10g}")
+                raise GradientError(f"gradcheck: input {number}, element {tuple(map(int, at))}: the gradient is "
+                                    f"{gradient[at]:.10g}, differences give {difference:.10g}")
     return True

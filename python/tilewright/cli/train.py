@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -39,8 +40,7 @@ def train(
     from .train_data import load
     from .train_run import Options, Run, stopping_on_ctrl_c, stored_options
 
-    given: dict[str, Any] = {"data": data, "target": target, "layers": layers, "activation": activation, "norm": norm, "dropout": dropout,
-             "optimizer": optimizer, "lr": lr, "schedule": schedule, "epochs": epochs, "batch": batch, "seed": seed, "backend": backend}
+    given = {f.name: ctx.params[f.name] for f in fields(Options)}
     try:
         options = Options(**given) if resume is None else _continued(ctx, given, stored_options(resume), resume)
         if plot is not None:
@@ -51,8 +51,7 @@ def train(
             run.resume(resume)
         console = Console()
         with stopping_on_ctrl_c(run), train_report.Reporter(run, console) as reporter:
-            reporter.line(f"{rows.name}: {len(rows.x_train)} rows to train, {len(rows.x_test)} to test, {rows.x_train.shape[1]} features, "
-                          f"{len(rows.classes)} classes; {sum(p.size for p in run.model.parameters()):,} parameters")
+            reporter.line(train_report.title(run))
 
             def after_epoch(run: Run) -> None:
                 reporter.epoch(run)
@@ -78,8 +77,6 @@ def train(
 
 def _continued(ctx: typer.Context, given: dict[str, Any], stored: Options, path: str) -> Options:
     """The checkpoint's options, with what may change taken from the command line."""
-    from dataclasses import replace
-
     from ..core.errors import ArgumentError
 
     for name, value in given.items():
@@ -88,7 +85,7 @@ def _continued(ctx: typer.Context, given: dict[str, Any], stored: Options, path:
             continue
         if name not in MAY_CHANGE:
             what = "the data is" if name == "data" else f"--{name} is"
-            raise ArgumentError(f"{path}: was made with {getattr(stored, name)!r} where {what} {value!r}; a resumed run keeps its options "
-                                f"(only {', '.join('--' + n for n in MAY_CHANGE)} may change)")
+            raise ArgumentError(f"{path}: was made with {getattr(stored, name)!r} where {what} {value!r}; a resumed run keeps "
+                                f"its options (only {', '.join('--' + n for n in MAY_CHANGE)} may change)")
         stored = replace(stored, **{name: value})
     return stored

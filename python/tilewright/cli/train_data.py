@@ -58,7 +58,8 @@ def _read(name: str, target: str) -> tuple[np.ndarray, np.ndarray]:
     if path.suffix == ".npy":
         table = data.open_npy(path)
         if table.ndim != 2 or table.dtype.kind not in "fiu" or table.shape[1] < 2:
-            raise DataError(f"{path}: expected a table of numbers with a column of labels, found {table.dtype} of shape {table.shape}")
+            raise DataError(f"{path}: expected a table of numbers with a column of labels, "
+                            f"found {table.dtype} of shape {table.shape}")
         try:
             column = range(table.shape[1])[int(target)]
         except (ValueError, IndexError):

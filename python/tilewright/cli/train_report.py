@@ -21,8 +21,9 @@ class Reporter:
 
     def __init__(self, run: Run, console: Console):
         self.console, self.epochs = console, run.options.epochs
-        self.bar = Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[loss]}"),
-                            TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal)
+        self.bar = Progress(TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(),
+                            TextColumn("{task.fields[loss]}"), TimeRemainingColumn(), console=console, transient=True,
+                            disable=not console.is_terminal)
         done = run.batches.epoch * len(run.batches) + run.batches.position
         self.task = self.bar.add_task("", total=self.epochs * len(run.batches), completed=done, loss="")
 
@@ -46,6 +47,13 @@ class Reporter:
     def line(self, text: str) -> None:
         """Print above the bar."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def title(run: Run) -> str:
+    """What is learnt from what."""
+    rows = run.rows
+    return (f"{rows.name}: {len(rows.x_train)} rows to train, {len(rows.x_test)} to test, {rows.x_train.shape[1]} features, "
+            f"{len(rows.classes)} classes; {sum(p.size for p in run.model.parameters()):,} parameters")
 
 
 def epoch_line(e: Epoch, epochs: int) -> str:
@@ -84,7 +92,8 @@ def confusion_lines(matrix: np.ndarray, classes: tuple[str, ...]) -> list[str]:
     names = [name[:12] for name in classes]
     side, width = max(map(len, names)), max(4, *(len(n) + 1 for n in names), len(str(matrix.max())) + 1)
     head = "confusion matrix (rows: the label, columns: what it was taken for)"
-    body = [f"{name:>{side}} |" + "".join(f"{n or '.':>{width}}" for n in row) for name, row in zip(names, matrix.tolist(), strict=True)]
+    body = [f"{name:>{side}} |" + "".join(f"{n or '.':>{width}}" for n in row)
+            for name, row in zip(names, matrix.tolist(), strict=True)]
     return [head, " " * side + "  " + "".join(f"{name:>{width}}" for name in names), *body]
 
 

@@ -148,7 +148,8 @@ class Run:
         state = {f"{part}/{name}": a for part, owner in self._parts().items() for name, a in owner.state_dict().items()}
         state["history"] = np.array([(e.loss, e.accuracy, e.test_accuracy) for e in self.history], np.float64).reshape(-1, 3)
         state["tally"] = self.tally
-        data.write_safetensors(path, state, {"format": FORMAT, "rows": self.rows.checksum(), "options": json.dumps(asdict(self.options))})
+        metadata = {"format": FORMAT, "rows": self.rows.checksum(), "options": json.dumps(asdict(self.options))}
+        data.write_safetensors(path, state, metadata)
 
     def _parts(self) -> dict[str, Any]:
         parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule, "batches": self.batches}

@@ -1,7 +1,8 @@
 """The safetensors format (https://huggingface.co/docs/safetensors), version of 2023, read with suspicion.
 
     8 bytes          N, length of the header, little endian
-    N bytes          JSON {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, ..., "__metadata__": {str: str}}
+    N bytes          JSON {"name": {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, ...,
+                           "__metadata__": {text: text}}
     the rest         the arrays, C order, little endian, one behind the other without gaps
 """
 from __future__ import annotations
@@ -17,8 +18,8 @@ import numpy as np
 from ..core.errors import DataError, DTypeError
 from .files import existing, write_atomically
 
-_DTYPES = {"BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8", "I64": "<i8",
-           "F16": "<f2", "F32": "<f4", "F64": "<f8"}
+_DTYPES = {"BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4",
+           "U64": "<u8", "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8"}
 _NAMES = {np.dtype(code): name for name, code in _DTYPES.items()}
 _LONGEST_HEADER = 100_000_000  # the limit of the reference implementation
 

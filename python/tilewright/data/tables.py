@@ -43,7 +43,8 @@ def read_csv(path: str | os.PathLike[str], *, target: str | int | None = None, c
 
     >>> import tempfile, tilewright as tw
     >>> path = tempfile.mkdtemp() + "/t.csv"
-    >>> _ = open(path, "w").write("length,width,kind\\n1.5,2,a\\n,3,b\\n")
+    >>> with open(path, "w") as file:
+    ...     _ = file.write("length,width,kind\\n1.5,2,a\\n,3,b\\n")
     >>> table = tw.data.read_csv(path, target="kind")
     >>> table.x.tolist(), table.target.tolist(), table.columns
     ([[1.5, 2.0], [nan, 3.0]], ['a', 'b'], ('length', 'width'))

@@ -26,7 +26,7 @@ class Optimizer:
             raise ArgumentError(f"{type(self).__name__}: there are no parameters")
         for i, p in enumerate(self.parameters):
             if not isinstance(p, Tensor) or not p.requires_grad or not p.is_leaf:
-                raise ArgumentError(f"{type(self).__name__}: parameter {i} is no tensor that requires a gradient and was not computed")
+                raise ArgumentError(f"{type(self).__name__}: parameter {i} is no leaf tensor that requires a gradient")
         if not lr >= 0:
             raise ArgumentError(f"{type(self).__name__}: the learning rate is not negative, and {lr} is")
         self.lr = lr
