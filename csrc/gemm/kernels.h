@@ -26,7 +26,7 @@ typedef void tw_stream(ptrdiff_t k, ptrdiff_t n, const void *a, const void *b, v
 typedef void tw_dot(ptrdiff_t k, const void *a, ptrdiff_t a_row, const void *b, ptrdiff_t b_row, void *c, ptrdiff_t c_row,
                     ptrdiff_t c_col, double alpha, double beta);
 
-// A k x n matrix of any strides into k rows of `width` >= n elements, zeros beyond n.
+// A k x n matrix of any strides into panels of `width` columns, k rows each, one after the other; zeros beyond n.
 typedef void tw_pack(ptrdiff_t k, ptrdiff_t n, ptrdiff_t width, const void *src, ptrdiff_t row, ptrdiff_t col, void *dst);
 
 // Adds bias[0 .. n-1] to each of m rows of c.

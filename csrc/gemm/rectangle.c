@@ -5,6 +5,8 @@
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 
+#define TW_A_PANELS 4 // row panels of a packed at a time: whole cache lines where a's columns are contiguous
+
 typedef struct {
     ptrdiff_t i, j, m, n; // rows i .. i+m-1, columns j .. j+n-1 of c
 } rectangle;
@@ -29,48 +31,61 @@ static void finish(const tw_product *p, rectangle r) {
             p->end.activation(r.n, c_at(p, i, r.j), c_at(p, i, r.j), p->end.param);
 }
 
-// Tiles down a column block of nv vectors; b has rows call->b_row apart.
-static void column_block(const tw_product *p, rectangle r, ptrdiff_t nv, ptrdiff_t k0, ptrdiff_t k, const char *b,
-                         const tw_tile_call *call) {
+// The columns of a rectangle in blocks: one of up to 4 vectors, else blocks of up to 3 of nearly equal width.
+typedef struct {
+    ptrdiff_t vectors, count;
+} column_blocks;
+
+static column_blocks blocks_of(const tw_product *p, ptrdiff_t n) {
+    const ptrdiff_t vectors = (n + p->kernels->lanes - 1) / p->kernels->lanes;
+    return (column_blocks){vectors, vectors <= TW_MAX_NV ? 1 : (vectors + 2) / 3};
+}
+
+// Vectors of block number `block`, the first of those that are left; the wider blocks come first.
+static ptrdiff_t width_of(column_blocks s, ptrdiff_t block, ptrdiff_t left) { return (left + s.count - block - 1) / (s.count - block); }
+
+static void pack_blocks(const tw_product *p, rectangle r, char *panels) {
     const tw_gemm_kernels *g = p->kernels;
-    const ptrdiff_t most = g->rows[nv - 1], panels = (r.m + most - 1) / most, last = r.n - (nv - 1) * g->lanes;
-    for (ptrdiff_t panel = 0, i = 0; panel < panels; panel++) {
-        const ptrdiff_t m = (r.m - i + panels - panel - 1) / (panels - panel);
-        g->direct[nv - 1][m - 1](k, a_at(p, r.i + i, k0), b, c_at(p, r.i + i, r.j), last, call);
-        i += m;
+    const column_blocks s = blocks_of(p, r.n);
+    for (ptrdiff_t block = 0, j = 0; j < r.n; block++) {
+        const ptrdiff_t width = width_of(s, block, s.vectors - j / g->lanes) * g->lanes;
+        g->pack(p->k, MIN(width, r.n - j), width, b_at(p, 0, r.j + j), p->b_row, p->b_col, panels + j * p->k * g->size);
+        j += width;
     }
 }
 
-// All column blocks of a rectangle for rows k0 .. k0+k-1 of b: one block of up to 4 vectors, else blocks of up to 3.
-static void column_blocks(const tw_product *p, rectangle r, ptrdiff_t k0, ptrdiff_t k, char *panel, tw_tile_call *call) {
+// Direct tiles over a rectangle for rows k0 .. k0+k-1 of b, or for the panels that pack_blocks made. Rows of tiles outside:
+// b stays in L1 and c is written along its rows.
+static void direct_tiles(const tw_product *p, rectangle r, ptrdiff_t k0, ptrdiff_t k, const char *panels, tw_tile_call call) {
     const tw_gemm_kernels *g = p->kernels;
-    const ptrdiff_t vectors = (r.n + g->lanes - 1) / g->lanes, blocks = vectors <= TW_MAX_NV ? 1 : (vectors + 2) / 3;
-    const ptrdiff_t end = r.j + r.n;
-    for (ptrdiff_t block = 0, left = vectors; block < blocks; block++) {
-        const ptrdiff_t nv = (left + blocks - block - 1) / (blocks - block);
-        r.n = MIN(nv * g->lanes, end - r.j);
-        const char *b = b_at(p, k0, r.j);
-        if (panel) {
-            call->b_row = nv * g->lanes;
-            g->pack(k, r.n, call->b_row, b, p->b_row, p->b_col, panel);
-            b = panel;
+    const column_blocks s = blocks_of(p, r.n);
+    const ptrdiff_t most = g->rows[width_of(s, 0, s.vectors) - 1], rows = (r.m + most - 1) / most;
+    for (ptrdiff_t row = 0, i = 0; row < rows; row++) {
+        const ptrdiff_t m = (r.m - i + rows - row - 1) / (rows - row);
+        for (ptrdiff_t block = 0, j = 0; j < r.n; block++) {
+            const ptrdiff_t nv = width_of(s, block, s.vectors - j / g->lanes), n = MIN(nv * g->lanes, r.n - j);
+            const char *b = b_at(p, k0, r.j + j);
+            if (panels) {
+                call.b_row = nv * g->lanes;
+                b = panels + j * k * g->size;
+            }
+            g->direct[nv - 1][m - 1](k, a_at(p, r.i + i, k0), b, c_at(p, r.i + i, r.j + j), n - (nv - 1) * g->lanes, &call);
+            j += nv * g->lanes;
         }
-        column_block(p, r, nv, k0, k, b, call);
-        left -= nv;
-        r.j += r.n;
+        i += m;
     }
 }
 
 static int run_direct(const tw_product *p, const tw_plan *plan, rectangle r) {
     const tw_gemm_kernels *g = p->kernels;
-    tw_tile_call call = {p->a_row, p->a_col, p->b_row, p->c_row, p->alpha, p->beta};
-    char *panel = NULL;
+    char *panels = NULL;
     if (plan->pack_b && p->k > 0) {
-        panel = tw_workspace(p->k * TW_MAX_NV * g->lanes * g->size);
-        if (!panel)
+        panels = tw_workspace(p->k * round_up(r.n, g->lanes) * g->size);
+        if (!panels)
             return TW_NO_MEMORY;
+        pack_blocks(p, r, panels);
     }
-    column_blocks(p, r, 0, p->k, panel, &call);
+    direct_tiles(p, r, 0, p->k, panels, (tw_tile_call){p->a_row, p->a_col, p->b_row, p->c_row, p->alpha, p->beta});
     finish(p, r);
     return TW_OK;
 }
@@ -85,7 +100,7 @@ static int run_stream(const tw_product *p, const tw_plan *plan, rectangle r) {
         return TW_OK;
     }
     for (ptrdiff_t k = 0; k < p->k; k += plan->kc) {
-        column_blocks(p, r, k, MIN(plan->kc, p->k - k), NULL, &call);
+        direct_tiles(p, r, k, MIN(plan->kc, p->k - k), NULL, call);
         call.beta = 1;
     }
     finish(p, r);
@@ -137,49 +152,67 @@ static void panel_tile(const tw_product *p, rectangle t, ptrdiff_t k, const char
         g->direct[nv - 1][MIN(most, t.m - i) - 1](k, a + i * call->a_row * g->size, panel, c + i * p->c_row * g->size, last, call);
 }
 
-// A block of b, k rows by r.n columns, times all rows of the rectangle.
-static void block(const tw_product *p, rectangle r, ptrdiff_t k0, ptrdiff_t k, char *panels, char *a_panel, tw_tile_call call,
-                  int is_last) {
+// The rows i .. i+m-1 of the rectangle times a packed block of b; a as it is or packed, as call says.
+static void row_panel(const tw_product *p, rectangle r, ptrdiff_t k, const char *a, const char *panels, const tw_tile_call *call,
+                      int is_last) {
+    for (ptrdiff_t j = 0; j < r.n; j += p->kernels->nr)
+        panel_tile(p, (rectangle){r.i, r.j + j, r.m, MIN(p->kernels->nr, r.n - j)}, k, a, panels + j * k * p->kernels->size, call);
+    if (is_last)
+        finish(p, r);
+}
+
+// Packs a block of b while its first row panel is computed, so that b is read once; a must lie in rows.
+static void first_row_panel(const tw_product *p, rectangle r, ptrdiff_t k0, ptrdiff_t k, char *panels, tw_tile_call call, int is_last) {
     const tw_gemm_kernels *g = p->kernels;
-    const int fuse = p->b_col == 1 && !a_panel && r.m >= g->mr;
+    const char *a = a_at(p, r.i, k0);
     for (ptrdiff_t j = 0; j < r.n; j += g->nr) {
-        const ptrdiff_t n = MIN(g->nr, r.n - j);
+        const rectangle tile = {r.i, r.j + j, g->mr, MIN(g->nr, r.n - j)};
         char *panel = panels + j * k * g->size;
-        if (fuse && n == g->nr) {
+        if (tile.n == g->nr) {
             call.b_row = p->b_row;
-            g->fused(k, a_at(p, r.i, k0), b_at(p, k0, r.j + j), panel, c_at(p, r.i, r.j + j), &call);
+            g->fused(k, a, b_at(p, k0, tile.j), panel, c_at(p, tile.i, tile.j), &call);
         } else {
-            g->pack(k, n, g->nr, b_at(p, k0, r.j + j), p->b_row, p->b_col, panel);
+            g->pack(k, tile.n, g->nr, b_at(p, k0, tile.j), p->b_row, p->b_col, panel);
             call.b_row = g->nr;
-            if (fuse)
-                panel_tile(p, (rectangle){r.i, r.j + j, g->mr, n}, k, a_at(p, r.i, k0), panel, &call);
+            panel_tile(p, tile, k, a, panel, &call);
         }
     }
-    call.b_row = g->nr;
-    if (fuse && is_last)
+    if (is_last)
         finish(p, (rectangle){r.i, r.j, g->mr, r.n});
-    if (a_panel) {
+}
+
+// A block of b, k rows by r.n columns, times all rows of the rectangle.
+static void block(const tw_product *p, rectangle r, ptrdiff_t k0, ptrdiff_t k, char *panels, char *a_panels, tw_tile_call call,
+                  int is_last) {
+    const tw_gemm_kernels *g = p->kernels;
+    ptrdiff_t i = 0;
+    if (p->b_col == 1 && !a_panels && r.m >= g->mr) {
+        first_row_panel(p, r, k0, k, panels, call, is_last);
+        i = g->mr;
+    } else {
+        g->pack(k, r.n, g->nr, b_at(p, k0, r.j), p->b_row, p->b_col, panels);
+    }
+    call.b_row = g->nr;
+    if (a_panels) {
         call.a_row = 1;
         call.a_col = g->mr;
     }
-    for (ptrdiff_t i = fuse ? g->mr : 0; i < r.m; i += g->mr) {
-        const ptrdiff_t m = MIN(g->mr, r.m - i);
+    for (; i < r.m; i += g->mr) {
+        const ptrdiff_t m = MIN(g->mr, r.m - i), in_group = i / g->mr % TW_A_PANELS;
         const char *a = a_at(p, r.i + i, k0);
-        if (a_panel) {
-            g->pack(k, m, g->mr, a, p->a_col, p->a_row, a_panel);
-            a = a_panel;
+        if (a_panels) {
+            if (in_group == 0)
+                g->pack(k, MIN(TW_A_PANELS * g->mr, r.m - i), g->mr, a, p->a_col, p->a_row, a_panels);
+            a = a_panels + in_group * k * g->mr * g->size;
         }
-        for (ptrdiff_t j = 0; j < r.n; j += g->nr)
-            panel_tile(p, (rectangle){r.i + i, r.j + j, m, MIN(g->nr, r.n - j)}, k, a, panels + j * k * g->size, &call);
-        if (is_last)
-            finish(p, (rectangle){r.i + i, r.j, m, r.n});
+        row_panel(p, (rectangle){r.i + i, r.j, m, r.n}, k, a, panels, &call, is_last);
     }
 }
 
 static int run_packed(const tw_product *p, const tw_plan *plan, rectangle r) {
     const tw_gemm_kernels *g = p->kernels;
-    const size_t a_bytes = plan->pack_a ? (size_t)(plan->kc * g->mr * g->size + 63) / 64 * 64 : 0;
-    char *space = tw_workspace(a_bytes + (size_t)plan->kc * round_up(plan->nc, g->nr) * g->size);
+    const ptrdiff_t a_bytes = plan->pack_a ? round_up(plan->kc * TW_A_PANELS * g->mr * g->size, 64) : 0;
+    char *space = tw_workspace(a_bytes + plan->kc * round_up(plan->nc, g->nr) * g->size);
     if (!space)
         return TW_NO_MEMORY;
     for (ptrdiff_t j = 0; j < r.n; j += plan->nc) {

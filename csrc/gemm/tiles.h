@@ -203,7 +203,7 @@ INLINE void dot_tile(const int m, const int n, ptrdiff_t k, const real *a, ptrdi
     }
 }
 
-// ---- packing
+// ---- packing: panels of `width` columns, one after the other, each k rows; zeros beyond n
 
 // r[i][j] <-> r[j][i], by swapping blocks of 1, 2, 4, 8 lanes between vectors
 #if defined __AVX512F__
@@ -239,18 +239,20 @@ INLINE void transpose(vec *r) {
     SWAP_BLOCKS(8)
 }
 
+// src(p, j) = src[p * row + j]: row by row through all panels, as the caller's memory lies
 static void pack_rows(ptrdiff_t k, ptrdiff_t n, ptrdiff_t width, const real *src, ptrdiff_t row, real *dst) {
-    const ptrdiff_t whole = n / LANES * LANES;
     for (ptrdiff_t p = 0; p < k; p++, src += row, dst += width) {
         ptrdiff_t j = 0;
-        for (; j < whole; j += LANES) v_store(dst + j, v_load(src + j));
-        for (; j < width; j += LANES) {
-            const vec v = j < n ? v_load_n(src + j, n - j) : (vec){0};
-            if (j + LANES <= width)
-                v_store(dst + j, v);
-            else
-                v_store_n(dst + j, v, width - j);
-        }
+        if (width == MR)
+            for (; j + MR <= n; j += MR) memcpy(dst + j * k, src + j, MR * sizeof(real));
+        else if (width == NR)
+            for (; j + NR <= n; j += NR)
+                UNROLL for (int v = 0; v < NV; v++) v_store(dst + j * k + v * LANES, v_load(src + j + v * LANES));
+        for (; j < n; j += width) // a panel cut short, or one as wide as the matrix
+            for (ptrdiff_t i = 0; i < width; i += LANES) {
+                const ptrdiff_t left = n - j - i, lanes = width - i < LANES ? width - i : LANES;
+                v_store_n(dst + j * k + i, left <= 0 ? (vec){0} : v_load_n(src + j + i, left < LANES ? left : LANES), lanes);
+            }
     }
 }
 
@@ -277,13 +279,16 @@ static void pack_columns(ptrdiff_t k, ptrdiff_t n, ptrdiff_t width, const real *
 static void pack(ptrdiff_t k, ptrdiff_t n, ptrdiff_t width, const void *src_, ptrdiff_t row, ptrdiff_t col, void *dst_) {
     const real *src = src_;
     real *dst = dst_;
-    if (col == 1)
+    if (col == 1) {
         pack_rows(k, n, width, src, row, dst);
-    else if (row == 1)
-        pack_columns(k, n, width, src, col, dst);
-    else
-        for (ptrdiff_t p = 0; p < k; p++)
-            for (ptrdiff_t j = 0; j < width; j++) dst[p * width + j] = j < n ? src[p * row + j * col] : 0;
+        return;
+    }
+    for (; n > 0; n -= width, src += width * col, dst += k * width)
+        if (row == 1)
+            pack_columns(k, n < width ? n : width, width, src, col, dst);
+        else
+            for (ptrdiff_t p = 0; p < k; p++)
+                for (ptrdiff_t j = 0; j < width; j++) dst[p * width + j] = j < n ? src[p * row + j * col] : 0;
 }
 
 // ---- rows
