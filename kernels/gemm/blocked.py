@@ -2,8 +2,8 @@
 
     gemm_range(alpha, a, b, beta, c, out, i0, i1, j0, j1)      one rectangle of out = alpha * a @ b + beta * c
 
-2-D arrays of one dtype; a and b with any strides, c and out with contiguous columns; c may be out, or one row with a zero
-stride. beta == 0 does not read c, alpha == 0 reads neither a nor b. Serial, no GIL, no state: rectangles may run at the
+2-D arrays of one dtype; a and b with any strides, c and out with contiguous columns; c may be out, or have one row, which then
+stands for all (a bias). beta == 0 does not read c, alpha == 0 reads neither a nor b. Serial, no GIL, no state: rectangles may run at the
 same time, and a product has the same bits however it is cut into them.
 
     for jc in columns by NC                        B block, KC x NC, packed: stays in L2 (960 KB of 1 or 2 MB)
@@ -39,6 +39,12 @@ def aligned(n, like):
     """n elements of the dtype of `like`, the first at the start of a vector."""
     raw = np.empty(n + BYTES // like.itemsize, like.dtype)
     return raw[-address(raw) % BYTES // like.itemsize:]
+
+
+@inner
+def row_stride(c):
+    """Bytes from one row to the next, 0 where one row stands for all."""
+    return c.strides[0] if c.shape[0] > 1 else 0
 
 
 @inner
@@ -115,7 +121,7 @@ def blocks(alpha, a, b, beta, c, out, i0, i1, j0, j1):
                 else:
                     pack_panel(b, p0, k, jc + j, min(width, n - j), width, packed, at)
             scale = beta if p0 == 0 else out.dtype.type(1)
-            source, source_row = (address(c), c.strides[0]) if p0 == 0 else (address(out), out.strides[0])
+            source, source_row = (address(c), row_stride(c)) if p0 == 0 else (address(out), out.strides[0])
             i = i0
             while i < i1:
                 rest = i1 - i
@@ -141,7 +147,7 @@ def dot_products(alpha, a, b, beta, c, out, i0, i1, j0, j1):
         while i < i1:
             rows = 4 if i1 - i >= 4 else 1
             dots(rows, n, depth, address(a) + i * a.strides[0], a.strides[0], address(b) + j * b.strides[1], b.strides[1],
-                 alpha, beta, address(c) + i * c.strides[0] + j * size, c.strides[0],
+                 alpha, beta, address(c) + i * row_stride(c) + j * size, row_stride(c),
                  address(out) + i * out.strides[0] + j * size, out.strides[0])
             i += rows
         j += n

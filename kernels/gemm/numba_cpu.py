@@ -1,0 +1,170 @@
+"""Products in Numba: wrappers around gemm_range (blocked.py), cut into rectangles for the threads; and the naive kernel.
+
+From other compiled code, serial and without the GIL, on 2-D arrays of one dtype (float32 or float64):
+
+    gemm_into(alpha, a, b, beta, out)             out = alpha * a @ b + beta * out; out with contiguous columns
+    gemm_range(alpha, a, b, beta, c, out, i0, i1, j0, j1)      one rectangle, with another addend
+    naive_range(a, b, out, i0, i1)                rows i0 ... i1 - 1 of a @ b, one dot product after the other
+
+What the kernel cannot write directly: out with scattered elements (a stand-in, copied back), a c whose columns are not contiguous
+(copied into out first), float16 and bfloat16 (converted to float32 and back).
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tilewright.core.registry import FLOATS, HALVES, Call, Kernel
+from tilewright.core.threads import get_num_threads, run_ranges
+from tilewright.kernels.gemm.spec import ACTIVATIONS, compute_dtype
+from tilewright.kernels.vector.host import BYTES, ISA, njit
+from tilewright.kernels.vector.ranges import compiled, flat
+from tilewright.kernels.vector.rows import column_sums_range
+
+from .blocked import gemm_range
+from .epilogue import activate_range
+from .microkernel import MR, NV
+
+SERIAL_FLOPS = 6_000_000  # below, some 50 us, a second thread costs more than it brings
+RECTANGLES = 3  # for each thread: they run at unequal speed
+
+
+@njit
+def gemm_into(alpha, a, b, beta, out):
+    scalar = out.dtype.type
+    gemm_range(scalar(alpha), a, b, scalar(beta), out, out, 0, out.shape[0], 0, out.shape[1])
+
+
+@njit
+def naive_range(a, b, out, i0, i1):
+    for i in range(i0, i1):
+        for j in range(b.shape[1]):
+            total = out.dtype.type(0)
+            for p in range(a.shape[1]):
+                total += a[i, p] * b[p, j]
+            out[i, j] = total
+
+
+def _rectangles(m: int, n: int, k: int, itemsize: int) -> list[tuple[int, int, int, int]]:
+    """(i0, i1, j0, j1) that tile m x n: one where one thread does, else whole tiles, cut across the columns first.
+
+    A rectangle packs the columns of b that it needs: those in one column of rectangles pack the same again.
+    """
+    threads = get_num_threads() if 2 * m * n * k >= SERIAL_FLOPS else 1
+    if threads == 1:
+        return [(0, m, 0, n)]
+    nr = NV * BYTES // itemsize
+    across = min(RECTANGLES * threads, -(-n // (2 * nr)))
+    width = -(-n // (across * nr)) * nr
+    down = -(-RECTANGLES * threads // -(-n // width))
+    height = -(-m // (down * MR)) * MR
+    return [(i, min(i + height, m), j, min(j + width, n)) for i in range(0, m, height) for j in range(0, n, width)]
+
+
+def _contiguous_columns(x: np.ndarray) -> bool:
+    return x.strides[1] == x.itemsize or x.shape[1] <= 1
+
+
+def product(alpha: float, a: np.ndarray, b: np.ndarray, beta: float, c: np.ndarray | None, out: np.ndarray, code: int = 0) -> None:
+    """out = activation(alpha * a @ b + beta * c), float32 or float64, any strides; c: (M, N), (1, N) or None; code: of ACTIVATIONS."""
+    if not (out.flags.c_contiguous if code else _contiguous_columns(out)):
+        if not code and _contiguous_columns(out.T) and (c is None or c.shape == out.shape):
+            product(alpha, b.T, a.T, beta, None if c is None else c.T, out.T)
+            return
+        stand_in = np.empty(out.shape, out.dtype)
+        product(alpha, a, b, beta, c, stand_in, code)
+        out[...] = stand_in
+        return
+    if c is None:
+        c, beta = out, 0.0
+    elif beta != 0 and not _contiguous_columns(c):
+        out[...] = c
+        c = out
+    kernel = compiled(gemm_range, "fXXfXYiiii", out.dtype)
+    (m, n), k = out.shape, a.shape[1]
+    rectangles = _rectangles(m, n, k, out.itemsize)
+    if code:
+        activate, y = compiled(activate_range, "iyiiiii", out.dtype), out.reshape(-1)
+
+    def run(lo: int, hi: int) -> None:
+        for rectangle in rectangles[lo:hi]:
+            kernel(alpha, a, b, beta, c, out, *rectangle)
+            if code:
+                activate(code, y, n, *rectangle)
+    run_ranges(run, len(rectangles), 1)
+
+
+def _matmul(call: Call, outs: Sequence[np.ndarray]) -> None:
+    a, b, out = *_single(call.inputs), outs[0]
+    result = out if out.dtype == a.dtype else np.empty(out.shape, a.dtype)
+    if out.ndim == 2:
+        product(1.0, a, b, 0.0, None, result)
+    else:
+        places = list(np.ndindex(out.shape[:-2]))
+        grain = max(1, SERIAL_FLOPS // max(1, 2 * out.shape[-2] * out.shape[-1] * a.shape[-1]))
+
+        def run(lo: int, hi: int) -> None:
+            for place in places[lo:hi]:
+                product(1.0, a[place], b[place], 0.0, None, result[place])
+        run_ranges(run, len(places), grain)
+    if result is not out:
+        out[...] = result
+
+
+def _gemm(call: Call, outs: Sequence[np.ndarray]) -> None:
+    a, b, c = call.inputs
+    product(call.attrs["alpha"], a, b, call.attrs["beta"], c, outs[0])
+
+
+def _linear(call: Call, outs: Sequence[np.ndarray]) -> None:
+    x, w, bias = _single(call.inputs)
+    out = outs[0]
+    result = out if out.dtype == x.dtype else np.empty(out.shape, x.dtype)
+    code = ACTIVATIONS.index(call.attrs["activation"])
+    product(1.0, x, w.T, 1.0, None if bias is None else flat(bias)[None, :], result, code)
+    if result is not out:
+        out[...] = result
+
+
+def _linear_backward(call: Call, outs: Sequence[np.ndarray]) -> None:
+    dy, x, w = call.inputs
+    dx, dw, dbias = outs
+    product(1.0, dy, w, 0.0, None, dx)
+    product(1.0, dy.T, x, 0.0, None, dw)
+    sums = dbias if dbias.flags.c_contiguous else np.empty(dbias.shape, dbias.dtype)
+    compiled(column_sums_range, "xiiyii", dy.dtype)(flat(dy), *dy.shape, sums, 0, dy.shape[1])
+    if sums is not dbias:
+        dbias[...] = sums
+
+
+def _naive(call: Call, outs: Sequence[np.ndarray]) -> None:
+    a, b = call.inputs
+    kernel = compiled(naive_range, "XXYii", a.dtype)
+    for place in np.ndindex(outs[0].shape[:-2]):
+        kernel(a[place], b[place], outs[0][place], 0, outs[0].shape[-2])
+
+
+def _single(xs: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
+    """Half-precision arrays as float32, others as they are."""
+    return [None if x is None else x.astype(compute_dtype(x.dtype), copy=False) for x in xs]
+
+
+def _describe(call: Call) -> str:
+    dtype = compute_dtype(call.dtype)
+    if dtype != call.dtype:
+        call.note_copy(f"{call.dtype} operands and result: converted to float32 and back")
+    if call.op == "gemm" and call.inputs[2] is not None and not _contiguous_columns(call.inputs[2]):
+        call.note_copy("c: its columns are not contiguous; copied into out first")
+    m, n, k = (*call.inputs[0].shape[-2:-1], call.inputs[1].shape[0 if call.op == "linear" else -1], call.inputs[0].shape[-1])
+    threads = min(get_num_threads(), len(_rectangles(m, n, k, dtype.itemsize)))
+    return f"{ISA}, {BYTES // dtype.itemsize} lanes, tile {MR}x{NV * BYTES // dtype.itemsize}, {threads} thread{'s' * (threads > 1)}"
+
+
+KERNELS = [
+    Kernel("matmul", "numba", _matmul, dtypes=FLOATS + HALVES, describe=_describe),
+    Kernel("gemm", "numba", _gemm, describe=_describe),
+    Kernel("linear", "numba", _linear, dtypes=FLOATS + HALVES, describe=_describe),
+    Kernel("linear_backward", "numba", _linear_backward, describe=_describe),
+    Kernel("matmul", "numba", _naive, variant="naive", describe=lambda call: "three loops, one dot product after the other"),
+]
