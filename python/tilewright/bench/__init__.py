@@ -5,8 +5,8 @@
     print(bench.markdown(comparison))
 """
 from .accuracy import Accuracy, Expectation
-from .compare import Comparison, Result, Skipped, compare, contestants
-from .machine import machine
+from .comparison import Comparison, Result, Skipped, compare, contestants
+from .host import machine
 from .peaks import Roof, copy_peak, fma_peak, roof
 from .report import conditions, markdown, to_json
 from .timing import interleaved

@@ -7,7 +7,7 @@ from itertools import groupby
 from statistics import geometric_mean
 from typing import Any
 
-from .compare import BASELINE, Comparison, Result
+from .comparison import BASELINE, Comparison, Result
 
 
 def time_text(seconds: float | None) -> str:

@@ -6,19 +6,15 @@ from __future__ import annotations
 
 import typer
 
-from .bench import bench
-from .compare import compare
-from .doctor import doctor
-from .info import info
-from .train import train
+from . import bench, compare, doctor, info, train
 
 app = typer.Typer(name="tilewright", help="Hand-written kernels in Numba, C and CUDA behind one Python call.",
                   no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-app.command()(info)
-app.command()(compare)
-app.command()(train)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench)
-app.command()(doctor)
+app.command()(info.info)
+app.command()(compare.compare)
+app.command()(train.train)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench.bench)
+app.command()(doctor.doctor)
 
 
 def main() -> None:

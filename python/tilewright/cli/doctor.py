@@ -137,7 +137,7 @@ def self_test() -> Iterator[Finding]:
 
 def numba() -> Iterator[Finding]:
     """Is Numba there, new enough, and can it keep what it compiles?"""
-    from ..bench.machine import versions
+    from ..bench.host import versions
     from ..core.capability import BACKENDS
 
     reason = BACKENDS["numba"].probe()
@@ -158,7 +158,7 @@ def numba() -> Iterator[Finding]:
 
 def threads() -> Iterator[Finding]:
     """Does the number of threads fit the CPUs?"""
-    from ..bench.machine import cpu_quota, cpus
+    from ..bench.host import cpu_quota, cpus
     from ..core.threads import get_num_threads
 
     n, here, quota = get_num_threads(), cpus(), cpu_quota()

@@ -15,7 +15,7 @@ from ..core import capability, dispatch, registry, threads
 from ..core.errors import ArgumentError
 from ..core.registry import FLOATS, HALVES, Case, Kernel, Spec
 from .accuracy import Accuracy, Expectation, poisoned
-from .machine import machine
+from .host import machine
 from .peaks import roof
 from .timing import interleaved
 

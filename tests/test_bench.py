@@ -1,0 +1,204 @@
+"""The benchmark library: it enumerates the table, catches wrong results before it times, and takes turns."""
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+from tilewright import bench
+from tilewright.bench import comparison, peaks, report, timing
+from tilewright.core import capability, registry
+from tilewright.core.errors import ArgumentError
+from tilewright.core.registry import Case, Kernel
+
+
+def small_case(op: str) -> tuple[registry.Spec, Case]:
+    spec = registry.spec(op)
+    return spec, next(iter(spec.bench(np.random.default_rng(0), "float32", "small")))
+
+
+def numpy_kernel(op: str) -> Kernel:
+    return next(registry.variants(op, "numpy"))
+
+
+# ---- accuracy: kernels broken on purpose are caught, the reference is not
+
+
+@pytest.mark.parametrize("op", sorted(registry.specs()))
+def test_the_reference_passes_on_every_operation(op: str) -> None:
+    spec, case = small_case(op)
+    before = copy.deepcopy(case.inputs)
+    accuracy = bench.Expectation(spec, case).check(numpy_kernel(op))
+    assert accuracy.wrong is None and 0 <= accuracy.of_bound <= 1
+    for now, then in zip(case.inputs, before, strict=True):  # operations in place had copies of their own
+        np.testing.assert_equal(now, then)
+
+
+def nan_in_one(out: np.ndarray) -> None:
+    out.flat[-1] = np.nan
+
+
+def swapped_columns(out: np.ndarray) -> None:
+    out[:, [0, 1]] = out[:, [1, 0]]
+
+
+def dropped_tail(out: np.ndarray) -> None:
+    out[-1, :] = 0
+
+
+def last_bits(out: np.ndarray) -> None:
+    out *= np.float32(1 + 1e-4)
+
+
+def nothing_written(out: np.ndarray) -> None:
+    out.fill(np.nan)
+
+
+@pytest.mark.parametrize("harm", [nan_in_one, swapped_columns, dropped_tail, last_bits, nothing_written])
+@pytest.mark.parametrize("op", ["matmul", "gelu"])
+def test_a_broken_kernel_is_wrong(op: str, harm: Callable[[np.ndarray], None]) -> None:
+    spec, case = small_case(op)
+    good = numpy_kernel(op)
+
+    def run(call: registry.Call, outs: tuple) -> None:
+        good.run(call, outs)
+        harm(outs[0])
+
+    accuracy = bench.Expectation(spec, case).check(dataclasses.replace(good, run=run))
+    assert accuracy.wrong is not None
+
+
+def test_a_kernel_in_place_that_forgets_an_array_is_wrong() -> None:
+    spec, case = small_case("adam_step")
+    accuracy = bench.Expectation(spec, case).check(dataclasses.replace(numpy_kernel("adam_step"), run=lambda call, outs: None))
+    assert accuracy.wrong is not None
+
+
+# ---- timing
+
+
+def test_contestants_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "TURN", 0.0)  # one call a turn
+    monkeypatch.setattr(timing, "SHARE", 1e9)
+    log: list[str] = []
+    times = timing.interleaved([lambda: log.append("a"), lambda: log.append("b")], rounds=4)
+    assert "".join(log) == "aabb" + "abababab"  # two calls each to see how long one takes, then turns
+    assert [len(t) for t in times] == [4, 4]
+
+
+def test_slow_contestants_get_fewer_turns_but_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "SHARE", 0.0)
+    assert [len(t) for t in timing.interleaved([lambda: None])] == [timing.FEWEST]
+
+
+# ---- roofs
+
+
+def test_products_stand_under_the_fma_roof_and_maps_under_the_memory_roof() -> None:
+    for op, kind, unit in (("matmul", "FMA", "GFLOP/s"), ("relu", "memory", "GB/s")):
+        spec, case = small_case(op)
+        roof = bench.roof(spec, bench.Expectation(spec, case).fresh())
+        assert (roof.kind, roof.unit) == (kind, unit)
+        assert roof.work == (spec.flops if kind == "FMA" else spec.nbytes)(bench.Expectation(spec, case).fresh())
+
+
+def test_peaks_are_measured_once_or_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    if peaks.native.lib is None:
+        assert bench.fma_peak() is None and bench.copy_peak() is None
+        return
+    assert bench.fma_peak("float16") == bench.fma_peak("float32") > 0
+    assert bench.copy_peak(100_000) == bench.copy_peak(120_000) > 0
+
+
+def test_without_the_library_parts_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peaks.native, "lib", None)
+    peaks._fma.cache_clear()
+    peaks._copy.cache_clear()
+    assert bench.fma_peak() is None and bench.copy_peak(1 << 20) is None
+    assert bench.Roof("FMA", 10.0, None).part(1.0) is None
+    peaks._fma.cache_clear()
+    peaks._copy.cache_clear()
+
+
+# ---- comparisons
+
+
+def test_cases_are_those_of_the_table() -> None:
+    found = comparison.cases((), ("small",), ("float32",))
+    assert [spec.name for spec, *_ in found] == [name for name, spec in registry.specs().items()
+                                                 for _ in spec.bench(np.random.default_rng(0), "float32", "small")]
+
+
+@pytest.mark.parametrize("wrong", [{"size": "huge"}, {"dtype": "int8"}])
+def test_unknown_names_are_refused(wrong: dict) -> None:
+    with pytest.raises(ArgumentError):
+        bench.compare(["relu"], **wrong)
+    with pytest.raises(ArgumentError):
+        bench.compare(["no_such_operation"])
+
+
+def test_every_backend_is_compared_or_has_a_reason() -> None:
+    found = bench.compare(["relu", "sgd_step"], size="small")
+    assert not found.wrong
+    for op in ("relu", "sgd_step"):
+        ran = {r.kernel for r in found.results if r.op == op}
+        told = {s.backend for s in found.skipped if s.op in (op, "")}
+        assert ran | told == set(capability.BACKENDS) and not ran & told
+        assert all(s.reason for s in found.skipped)
+        assert "numpy" in ran
+    assert all(r.ratio == 1 for r in found.results if r.kernel == "numpy")
+
+
+def test_a_wrong_kernel_is_reported_and_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = numpy_kernel("relu")
+    bad = dataclasses.replace(good, variant="broken", run=lambda call, outs: outs[0].fill(0))
+    raising = dataclasses.replace(good, variant="raising", run=lambda call, outs: 1 // 0)
+    monkeypatch.setattr(comparison, "contestants", lambda spec, ladder: ([good, bad, raising], []))
+    found = bench.compare(["relu"], size="small")
+    assert [r.kernel for r in found.wrong] == ["numpy:broken", "numpy:raising"]
+    assert all(r.seconds is None and r.ratio is None for r in found.wrong)
+    assert "ZeroDivisionError" in found.wrong[1].accuracy.wrong
+    assert "| wrong |" in bench.markdown(found)
+
+
+def test_a_backend_that_does_not_load_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    good = numpy_kernel("relu")
+
+    def variants(op: str, backend: str) -> list[Kernel]:
+        if backend != "numpy":
+            raise ImportError("broken on purpose")
+        return [good]
+
+    monkeypatch.setattr(registry, "variants", variants)
+    kernels, missing = bench.contestants(registry.spec("relu"))
+    assert [k.backend for k in kernels] == ["numpy"]
+    assert {s.backend for s in missing} == set(capability.BACKENDS) - {"numpy"}
+
+
+# ---- words
+
+
+def test_a_comparison_is_valid_json_and_one_markdown_row_a_case() -> None:
+    found = bench.compare(["gelu"], size="small")
+    loaded = json.loads(json.dumps(bench.to_json(found), allow_nan=False))
+    assert {r["case"] for r in loaded["results"]} == {"32x32", "32x32 tanh"}
+    rows = bench.markdown(found).splitlines()[2:]
+    assert [row.split("|")[1].strip() for row in rows] == ["gelu 32x32", "gelu 32x32 tanh"]
+
+
+@pytest.mark.parametrize(("seconds", "text"), [
+    (None, "-"), (2.5, "2.5 s"), (1.234e-3, "1.23 ms"), (45.6e-6, "45.6 us"), (7.8e-8, "78 ns")])
+def test_times_read_well(seconds: float | None, text: str) -> None:
+    assert report.time_text(seconds) == text
+
+
+def test_facts_about_the_machine_hold_no_names_or_paths() -> None:
+    facts = bench.machine()
+    assert "node" not in facts and "host" not in facts
+    assert str(Path.home()) not in json.dumps(facts) and str(Path(tw.__file__).parent) not in json.dumps(facts)
