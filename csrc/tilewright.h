@@ -111,6 +111,57 @@ int tw_norm(int dtype, int centre, ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, 
 int tw_norm_backward(int dtype, int centre, ptrdiff_t rows, ptrdiff_t cols, tw_matrix dy, tw_matrix x, const void *weight,
                      double eps, tw_matrix dx, void *dweight, void *dbias);
 
+/* ---- cross_entropy of rows of logits with class labels, as PyTorch defines it */
+
+enum { TW_REDUCE_NONE = 0, TW_REDUCE_MEAN = 1, TW_REDUCE_SUM = 2 };
+
+typedef struct {
+    int dtype, reduction;
+    ptrdiff_t rows, classes;
+    tw_matrix logits;
+    const int64_t *labels; /* one a row, contiguous: 0 .. classes-1, or ignore_index; else TW_INVALID */
+    int64_t ignore_index;
+    double smoothing;
+} tw_cross_entropy;
+
+/* loss: one element, or one a row, `step` apart, with TW_REDUCE_NONE; dloss likewise. dlogits must not be logits. */
+int tw_cross_entropy_loss(const tw_cross_entropy *what, void *loss, ptrdiff_t step);
+int tw_cross_entropy_gradient(const tw_cross_entropy *what, const void *dloss, ptrdiff_t step, tw_matrix dlogits);
+
+/* ---- dropout: y = x / (1 - p) where Philox4x32-10 says keep, else 0; dx from dy is the same. Element (i, j) has number
+ * first + i cols + j in the stream of `seed`. y may be x. */
+
+int tw_dropout(int dtype, double p, uint64_t seed, uint64_t first, ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, tw_matrix y);
+
+/* ---- embedding: y[i] = table[indices[i]], and dtable[v] = sum of dy[i] over indices[i] == v, in order. An index outside of
+ * 0 .. table_rows-1 is TW_INVALID. */
+
+int tw_embedding(int dtype, ptrdiff_t table_rows, ptrdiff_t cols, tw_matrix table, ptrdiff_t count, const int64_t *indices,
+                 tw_matrix y);
+int tw_embedding_backward(int dtype, ptrdiff_t count, ptrdiff_t cols, tw_matrix dy, const int64_t *indices, ptrdiff_t table_rows,
+                          tw_matrix dtable);
+
+/* ---- optimizer: one step for one array of parameters p with gradients g, in place, by PyTorch's formulas */
+
+typedef struct {
+    double lr, momentum, weight_decay;
+    int nesterov;
+} tw_sgd_settings;
+
+typedef struct {
+    double lr, beta1, beta2, eps, weight_decay;
+    int64_t step;  /* number of this step, from 1 */
+    int decoupled; /* AdamW */
+} tw_adam_settings;
+
+/* b: momentum buffer, zeros at first; without momentum its data is NULL */
+int tw_sgd_step(int dtype, ptrdiff_t rows, ptrdiff_t cols, tw_matrix p, tw_matrix g, tw_matrix b, const tw_sgd_settings *settings);
+int tw_adam_step(int dtype, ptrdiff_t rows, ptrdiff_t cols, tw_matrix p, tw_matrix g, tw_matrix m, tw_matrix v,
+                 const tw_adam_settings *settings);
+/* the sum of squares, in double; and x *= factor */
+int tw_sum_squares(int dtype, ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, double *sum);
+int tw_scale(int dtype, ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, double factor);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }

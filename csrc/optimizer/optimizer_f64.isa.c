@@ -1,0 +1,2 @@
+#define TW_BITS 64
+#include "steps.h"
