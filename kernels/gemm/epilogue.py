@@ -7,14 +7,16 @@ code: the position in `spec.ACTIVATIONS`, parameters at their defaults; 0 change
 from __future__ import annotations
 
 from tilewright.kernels.activation import functions as f
-from tilewright.kernels.vector import ranges
 from tilewright.kernels.vector.host import inner, njit
+from tilewright.kernels.vector.memory import lanes, load_n, store_n
 
 
 @inner
 def each_row(function, p, y, n, i0, i1, j0, j1):
     for i in range(i0, i1):
-        ranges.unary(function, y, p, y, i * n + j0, i * n + j1)
+        for j in range(i * n + j0, i * n + j1, lanes(y)):
+            k = min(lanes(y), i * n + j1 - j)
+            store_n(y, j, function(load_n(y, j, k), p), k)
 
 
 @njit
