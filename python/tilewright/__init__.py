@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "core.dispatch": ("explain", "use_backend"),
+    "core.dispatch": ("use_backend",),
     "core.capability": ("backends",),
     "core.threads": ("set_num_threads", "get_num_threads", "threads"),
     "core.native": ("get_include", "get_library"),
     "config": ("warmup", "show_config"),
+    "explanation": ("explain",),
     "autograd": ("Tensor", "no_grad", "gradcheck"),
 }
 _PLACES = {name: home for home, names in _HOMES.items() for name in names}

@@ -35,7 +35,7 @@ def normal(x: np.ndarray, dtype: np.dtype, name: str, copies: list[str]) -> np.n
 
 
 def operands(op: str, names: Sequence[str], values: Sequence[Any], dtypes: Sequence[str],
-             copies: list[str]) -> list[np.ndarray | None]:
+             copies: list[str]) -> list[Any]:
     """Arrays of one common dtype, promoted as NumPy does; None stays None.
 
     Integers are refused, not converted: a product of integers in float32 would be silently inexact.

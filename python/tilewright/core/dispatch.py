@@ -1,10 +1,9 @@
-"""From a public call to a kernel: normal form, choice, output, run; and the same steps put into words by `explain`."""
+"""From a public call to a kernel: normal form, choice, output, run."""
 from __future__ import annotations
 
 import os
 import sys
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -71,7 +70,7 @@ class use_backend:
 _available: dict[str, str | None] = {}
 
 
-def _reason(backend: str) -> str | None:
+def unavailable(backend: str) -> str | None:
     """Why a backend cannot run here (None: it can); probed once."""
     if backend not in _available:
         _available[backend] = capability.BACKENDS[backend].probe()
@@ -79,7 +78,7 @@ def _reason(backend: str) -> str | None:
 
 
 def _require(backend: str) -> None:
-    reason = _reason(backend)
+    reason = unavailable(backend)
     if reason is not None:
         raise BackendUnavailable(f"backend {backend!r} cannot run here: {reason}")
 
@@ -97,7 +96,7 @@ def door(backend: str | None) -> Any:
 
 def why_not(kernel: Kernel, call: Call) -> str | None:
     """None if the kernel can run this call here, else the reason."""
-    reason = _reason(kernel.backend)
+    reason = unavailable(kernel.backend)
     if reason is None and call.dtype.name not in kernel.dtypes:
         reason = f"{call.dtype} is not among its dtypes ({', '.join(kernel.dtypes)})"
     return reason or kernel.supports(call)
@@ -123,7 +122,7 @@ def select(call: Call, backend: str | None = None) -> Kernel:
         return kernel
     reasons = []
     for name in capability.BACKENDS:
-        if (reason := _reason(name)) is None:
+        if (reason := unavailable(name)) is None:
             kernel = registry.kernels(family, name).get((call.op, ""))
             reason = "no kernel of this operation" if kernel is None else why_not(kernel, call)
             if kernel is not None and reason is None:
@@ -145,7 +144,7 @@ def call(op: str, inputs: tuple, attrs: dict[str, Any], out: Any = None, backend
     c = spec.prepare(inputs, attrs)
     kernel = select(c, backend)
     if _verbose:
-        print(f"tilewright: {op}({_shapes(c)}) on {row_name(kernel)}: {kernel.describe(c)}", file=sys.stderr)
+        print(f"tilewright: {op}({shapes(c)}) on {row_name(kernel)}: {kernel.describe(c)}", file=sys.stderr)
     if not c.outputs:
         return kernel.run(c, ())
     if out is not None:
@@ -180,31 +179,12 @@ def _into(c: Call, kernel: Kernel, spec: registry.Spec, out: Any) -> None:
     out[...] = result
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """What a call would do; `print` it. `kernel` is the row chosen, `rejected` pairs every other row with its reason."""
-
-    op: str
-    shapes: str
-    kernel: Kernel
-    how: str
-    copies: tuple[str, ...]
-    rejected: tuple[tuple[str, str], ...]
-
-    def __str__(self) -> str:
-        lines = [f"{self.op}({self.shapes})",
-                 f"  runs on   {row_name(self.kernel)}: {self.how}",
-                 f"  copies    {'; '.join(self.copies) or 'none'}"]
-        lines += [f"  not on    {name}: {why}" for name, why in self.rejected]
-        return "\n".join(lines)
-
-
 def row_name(kernel: Kernel) -> str:
     """The name by which a kernel can be asked for: "c", "c:naive"."""
     return f"{kernel.backend}:{kernel.variant}" if kernel.variant else kernel.backend
 
 
-def _shapes(c: Call) -> str:
+def shapes(c: Call) -> str:
     return ", ".join(map(_shown, c.inputs))
 
 
@@ -212,35 +192,3 @@ def _shown(x: Any) -> str:
     if isinstance(x, tuple):
         return f"[{len(x)} arrays]"
     return "None" if x is None else f"{x.dtype}{list(x.shape)}"
-
-
-def explain(op: str, *inputs: Any, backend: str | None = None, **attrs: Any) -> Explanation:
-    """Which kernel a call would run, with which ISA, tile and threads, what it would copy, and why not the others.
-
-    Nothing is computed. Takes the arguments of the public call; raises what that call would raise.
-
-    >>> import numpy as np, tilewright as tw
-    >>> x = np.ones((2, 3), np.float32)
-    >>> tw.explain("relu", x, backend="numpy").kernel.backend
-    'numpy'
-    """
-    c = registry.spec(op).prepare(inputs, attrs)
-    chosen = select(c, backend)
-    asked = backend or active()
-    rejected = []
-    for name in capability.BACKENDS:
-        reason = _reason(name)
-        rows = list(registry.variants(op, name)) if reason is None else []
-        if not rows:
-            rejected.append((name, reason or "no kernel of this operation"))
-        for row in rows:
-            if row is chosen:
-                continue
-            why = why_not(row, c)
-            if why is None:
-                why = ("a step of the ladder, runs only when asked for by name" if row.variant
-                       else f"{row_name(chosen)} was asked for" if asked not in (None, "auto")
-                       else f"{row_name(chosen)} comes first")
-            rejected.append((row_name(row), why))
-    how = chosen.describe(c)
-    return Explanation(op, _shapes(c), chosen, how, tuple(c.copies), tuple(rejected))
