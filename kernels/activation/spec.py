@@ -15,8 +15,8 @@ from tilewright.core.checking import eps, tiny, ulp
 from tilewright.core.errors import ArgumentError, ShapeError
 from tilewright.core.registry import Call, Case, Spec
 
-_PI = {np.dtype(np.float64): np.pi, np.dtype(np.longdouble): np.longdouble("3.14159265358979323846264338327950288")}
-_CUBIC = {np.dtype(np.float64): 0.044715, np.dtype(np.longdouble): np.longdouble("0.044715")}  # of gelu's tanh form
+_PI: dict[Any, Any] = {np.dtype(np.float64): np.pi, np.dtype(np.longdouble): np.longdouble("3.14159265358979323846264338327950288")}
+_CUBIC: dict[Any, Any] = {np.dtype(np.float64): 0.044715, np.dtype(np.longdouble): np.longdouble("0.044715")}  # of gelu's tanh form
 
 
 def wide(x: np.ndarray) -> np.ndarray:
@@ -211,8 +211,9 @@ def _arrays(rng: np.random.Generator, dtype: str, count: int) -> Iterator[tuple[
 
 
 def _cases(name: str, count: int) -> Callable[[np.random.Generator, str], Iterator[Case]]:
-    choices: list[dict] = {"leaky_relu": [{}, {"negative_slope": 0.2}], "elu": [{}, {"alpha": 0.5}],
-                           "gelu": [{}, {"approximate": "tanh"}]}.get(name, [{}])
+    table: dict[str, list[dict]] = {"leaky_relu": [{}, {"negative_slope": 0.2}], "elu": [{}, {"alpha": 0.5}],
+                           "gelu": [{}, {"approximate": "tanh"}]}
+    choices = table.get(name, [{}])
 
     def cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
         for attrs in choices:

@@ -11,7 +11,8 @@ def _forward(call: Call, outs: tuple) -> None:
 
 
 def _backward(call: Call, outs: tuple) -> None:
-    outs[0][...] = scatter_add(*call.inputs, call.attrs["num_embeddings"])
+    dy, indices = call.inputs
+    outs[0][...] = scatter_add(dy, indices, call.attrs["num_embeddings"])
 
 
 KERNELS = [Kernel("embedding", "numpy", _forward, describe=lambda call: "NumPy's indexing"),

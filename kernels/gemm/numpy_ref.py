@@ -22,7 +22,8 @@ def _gemm(call: Call, outs: tuple) -> None:
 
 
 def _linear(call: Call, outs: tuple) -> None:
-    x, w, bias = (None if v is None else v.astype(compute_dtype(call.dtype), copy=False) for v in call.inputs)
+    x, w = (v.astype(compute_dtype(call.dtype), copy=False) for v in call.inputs[:2])
+    bias = call.inputs[2]
     with np.errstate(all="ignore"):
         z = np.matmul(x, w.T)
         outs[0][...] = activate(call.attrs["activation"], z if bias is None else z + bias)

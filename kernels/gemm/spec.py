@@ -177,8 +177,8 @@ def _gemm_bound(call: Call, expected: tuple) -> tuple:
 
 def activate(name: str | None, z: np.ndarray) -> np.ndarray:
     """The exact activation of the exact sum."""
-    from tilewright.kernels.activation.spec import FUNCTIONS
-    return z if name is None else FUNCTIONS[name](z)
+    from tilewright.kernels.activation.spec import FUNCTIONS, wide
+    return z if name is None else FUNCTIONS[name](wide(z)).astype(np.float64)
 
 
 def _linear_oracle(call: Call) -> tuple:

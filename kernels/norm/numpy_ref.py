@@ -25,7 +25,7 @@ def _forward(centre: bool) -> Callable:
 def _backward(centre: bool) -> Callable:
     def run(call: Call, outs: tuple) -> None:
         with np.errstate(all="ignore"):
-            for out, result in zip(outs, backward(*map(_wide, call.inputs), call.attrs["eps"], centre), strict=True):
+            for out, result in zip(outs, backward(call.attrs["eps"], centre, *map(_wide, call.inputs)), strict=True):
                 out[...] = result
     return run
 

@@ -63,7 +63,7 @@ def forward(x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, e
     return y if bias is None else y + bias
 
 
-def backward(dy: np.ndarray, x: np.ndarray, weight: np.ndarray | None, epsilon: float, centre: bool) -> tuple[np.ndarray, ...]:
+def backward(epsilon: float, centre: bool, dy: np.ndarray, x: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, ...]:
     """dx, dweight and, for layer_norm, dbias."""
     y, r = normalized(x, epsilon, centre)
     g = dy if weight is None else dy * weight
@@ -75,8 +75,8 @@ def backward(dy: np.ndarray, x: np.ndarray, weight: np.ndarray | None, epsilon: 
     return (dx, dweight, dy.reshape(flat).sum(0)) if centre else (dx, dweight)
 
 
-def _wide(*xs: np.ndarray | None) -> list[Any]:
-    return [None if x is None else x.astype(np.longdouble) for x in xs]
+def _wide(xs: tuple, dtype: Any = np.longdouble) -> list[Any]:
+    return [None if x is None else x.astype(dtype) for x in xs]
 
 
 def _oracle(op: str) -> Callable[[Call], tuple]:
@@ -85,8 +85,8 @@ def _oracle(op: str) -> Callable[[Call], tuple]:
     def oracle(call: Call) -> tuple:
         with np.errstate(all="ignore"):
             if op.endswith("backward"):
-                return tuple(d.astype(np.float64) for d in backward(*_wide(*call.inputs), call.attrs["eps"], centre))
-            x, weight, bias = (*_wide(*call.inputs), None)[:3]
+                return tuple(d.astype(np.float64) for d in backward(call.attrs["eps"], centre, *_wide(call.inputs)))
+            x, weight, bias = (*_wide(call.inputs), None)[:3]
             return (forward(x, weight, bias, call.attrs["eps"], centre).astype(np.float64),)
     return oracle
 
@@ -110,7 +110,7 @@ def _forward_bound(op: str) -> Callable[[Call, tuple], tuple]:
     centre = op.startswith("layer")
 
     def bound(call: Call, expected: tuple) -> tuple:
-        x, weight, bias = (*(None if v is None else v.astype(np.float64) for v in call.inputs), None)[:3]
+        x, weight, bias = (*_wide(call.inputs, np.float64), None)[:3]
         n = x.shape[-1]
         with np.errstate(all="ignore"):
             y, r = normalized(x, call.attrs["eps"], centre)
@@ -127,7 +127,7 @@ def _backward_bound(op: str) -> Callable[[Call, tuple], tuple]:
     centre = op.startswith("layer")
 
     def bound(call: Call, expected: tuple) -> tuple:
-        dy, x, weight = (None if v is None else v.astype(np.float64) for v in call.inputs)
+        dy, x, weight = _wide(call.inputs, np.float64)
         n, u = x.shape[-1], eps(call.dtype)
         m = x.size // max(n, 1)
         with np.errstate(all="ignore"):

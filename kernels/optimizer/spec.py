@@ -63,7 +63,7 @@ def _prepare(op: str) -> Callable[[tuple, dict], Call]:
     names, mutates = INPUTS[op], MUTATES[op]
 
     def prepare(inputs: tuple, attrs: dict) -> Call:
-        lists = tuple(None if v is None else _list(op, n, v, i in mutates) for i, (n, v) in enumerate(zip(names, inputs, strict=True)))
+        lists: tuple[Any, ...] = tuple(None if v is None else _list(op, n, v, i in mutates) for i, (n, v) in enumerate(zip(names, inputs, strict=True)))
         full = _numbers(op, attrs)
         if op == "sgd_step" and full["momentum"] and lists[2] is None:
             raise ArgumentError("sgd_step: momentum needs momentum_buffers, arrays of zeros like params at first")
@@ -115,9 +115,15 @@ def clip_factor(norm: float, max_norm: float) -> float:
 
 
 def stepped(call: Call, widen: Callable[[np.ndarray], np.ndarray]) -> list[tuple]:
-    groups = zip(*(x if x is not None else (None,) * len(call.inputs[0]) for x in call.inputs), strict=True)
-    f, more = (sgd, {}) if call.op == "sgd_step" else (adam, {"decoupled": call.op == "adamw_step"})
-    return [f(*(None if x is None else widen(x) for x in group), **call.attrs, **more) for group in groups]
+    attrs = call.attrs if call.op == "sgd_step" else call.attrs | {"decoupled": call.op == "adamw_step"}
+    f: Callable[..., tuple] = sgd if call.op == "sgd_step" else adam
+    return [f(*(None if x is None else widen(x) for x in group), **attrs) for group in groups(call)]
+
+
+def groups(call: Call) -> Iterator[tuple]:
+    """(p, g, …) of each parameter, None where a list is absent."""
+    absent = (None,) * len(call.inputs[0])
+    return zip(*(absent if x is None else x for x in call.inputs), strict=True)
 
 
 def flattened(results: list[tuple]) -> tuple:
@@ -143,8 +149,7 @@ def _sgd_bound(call: Call, expected: tuple) -> tuple:
         t = a["momentum"] * np.abs(b) + s
         step = s + a["momentum"] * t if a["nesterov"] else t
         return u * (np.abs(p) + 6 * a["lr"] * (step + a["lr"] * step)) + tiny(call.dtype), 4 * u * t + tiny(call.dtype)
-    return flattened([one(*(None if x is None else _wide(x) for x in group)) for group in
-                  zip(*(x if x is not None else (None,) * len(call.inputs[0]) for x in call.inputs), strict=True)])
+    return flattened([one(*(None if x is None else _wide(x) for x in group)) for group in groups(call)])
 
 
 def _adam_bound(call: Call, expected: tuple) -> tuple:
@@ -163,7 +168,7 @@ def _adam_bound(call: Call, expected: tuple) -> tuple:
             ed = np.fmin(ev / (2 * np.sqrt(v1)), np.sqrt(ev)) / c2 + 4 * u * root
             update = a["lr"] / c1 * (em / root + np.abs(m1) * ed / root**2 + 6 * u * np.abs(m1) / root)
         return 3 * u * np.abs(p) + u * a["lr"] / c1 * np.abs(m1) / root + update + floor, em, ev
-    return flattened([one(*map(_wide, group)) for group in zip(*call.inputs, strict=True)])
+    return flattened([one(*map(_wide, group)) for group in groups(call)])
 
 
 def _clip_oracle(call: Call) -> tuple:
@@ -188,6 +193,10 @@ def _parameters(op: str, rng: np.random.Generator, dtype: str, shapes: list[tupl
     return lists
 
 
+SHAPES: list[list[tuple[int, ...]]] = [
+    [(n,) for n in range(40)], [(63,), (64, 65), (129,)], [(1000,), (3, 0), (), (17, 31)], [(5000, 7)]]
+
+
 def _cases(op: str) -> Callable[[np.random.Generator, str], Iterator[Case]]:
     choices: list[dict] = {
         "sgd_step": [{"lr": 0.1}, {"lr": 0.01, "momentum": 0.9}, {"lr": 0.01, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}],
@@ -196,7 +205,7 @@ def _cases(op: str) -> Callable[[np.random.Generator, str], Iterator[Case]]:
 
     def cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
         for attrs in choices:
-            for shapes in ([(n,) for n in range(0, 40)], [(63,), (64, 65), (129,)], [(1000,), (3, 0), (), (17, 31)], [(5000, 7)]):
+            for shapes in SHAPES:
                 yield Case(tuple(_parameters(op, rng, dtype, shapes)), attrs, f"{len(shapes)} arrays {attrs}")
             for layout in sampling.LAYOUTS:
                 yield Case(tuple(_parameters(op, rng, dtype, [(9, 17), (33,)], layout)), attrs, f"{layout} {attrs}")

@@ -84,7 +84,7 @@ def overlaps(a: np.ndarray, b: np.ndarray) -> bool:
     if a.size == 0 or b.size == 0 or not np.may_share_memory(a, b):
         return False
     try:
-        return bool(np.shares_memory(a, b, max_work=10_000))
+        return bool(np.shares_memory(a, b, max_work=10_000))  # type: ignore[arg-type]
     except RuntimeError:  # np.exceptions.TooHardError
         return True
 

@@ -119,7 +119,7 @@ class Kernel:
 
     op: str
     backend: str
-    run: Callable[[Call, Sequence[np.ndarray]], Any]
+    run: Callable[[Call, Any], Any]
     variant: str = ""
     dtypes: tuple[str, ...] = FLOATS
     describe: Callable[[Call], str] = lambda call: ""

@@ -55,7 +55,7 @@ def any_layout(rng: np.random.Generator) -> str:
 def specials(dtype: str) -> np.ndarray:
     """Values where functions break: zeros, infinities, NaN, denormals, the edges of the range, tails of exp and of erfc."""
     info = np.finfo("float32" if dtype in ("float16", "bfloat16") else dtype)
-    positive = [0.0, info.smallest_subnormal, info.tiny / 2, info.tiny, 1e-30, 1e-8, 1e-4, 0.1, 0.5, 0.999, 1.0, 1.5, 2.0, 2.999999,
+    positive: list[float] = [0.0, *(float(v) for v in (info.smallest_subnormal, info.tiny / 2, info.tiny)), 1e-30, 1e-8, 1e-4, 0.1, 0.5, 0.999, 1.0, 1.5, 2.0, 2.999999,
                 3.0, 3.1, 4.0, 5.5, 8.0, 9.01, 10.0, 12.5, 13.9, 14.1, 17.0, 20.0, 30.0, 50.0, 80.0, 87.3, 88.72, 88.8, 89.0, 100.0,
                 103.9, 104.1, 120.0, 500.0, 708.0, 710.0, 745.1, 746.0, 1e4, 1e10, 1e30, float(info.max), np.inf]
     with np.errstate(over="ignore"):
