@@ -131,10 +131,10 @@ ULPS = {"float32": 4, "float64": 6}  # float64: 4 for the kernel, 2 for erfcx an
 
 # ---- normal forms
 
-def _attrs(name: str, attrs: dict) -> dict[str, Any]:
-    full = ATTRS.get(name, {}) | attrs
+def _attrs(op: str, attrs: dict) -> dict[str, Any]:
+    full = ATTRS.get(op.removesuffix("_backward"), {}) | attrs
     if "approximate" in full and full["approximate"] not in ("none", "tanh"):
-        raise ArgumentError(f"gelu: approximate must be 'none' or 'tanh', not {full['approximate']!r}")
+        raise ArgumentError(f"{op}: approximate must be 'none' or 'tanh', not {full['approximate']!r}")
     return {k: v if isinstance(v, str) else float(v) for k, v in full.items()}
 
 
@@ -154,7 +154,7 @@ def _backward(name: str) -> Callable[[tuple, dict], Call]:
         dy, x = arrays.operands(op, ("dy", "x"), inputs, ("float32", "float64"), copies)
         if dy.shape != x.shape:
             raise ShapeError(f"{op}: dy {dy.shape} and x {x.shape} must have one shape")
-        return Call(op, (dy, x), _attrs(name, attrs), ((x.shape, x.dtype),), copies=copies)
+        return Call(op, (dy, x), _attrs(op, attrs), ((x.shape, x.dtype),), copies=copies)
     return prepare
 
 

@@ -38,6 +38,8 @@ def _prepare_backward(inputs: tuple, attrs: dict) -> Call:
     dy, = arrays.operands(op, ("dy",), inputs[:1], FLOATS, copies)
     indices = arrays.indices(inputs[1], "indices", op, copies)
     rows = int(attrs["num_embeddings"])
+    if rows < 0:
+        raise ArgumentError(f"{op}: num_embeddings cannot be {rows}")
     if dy.ndim != indices.ndim + 1 or dy.shape[:-1] != indices.shape:
         raise ShapeError(f"{op}: dy {dy.shape} must have the shape of indices {indices.shape} and one axis more")
     _check(op, indices, rows)

@@ -68,7 +68,7 @@ def _matrix(x: np.ndarray, op: str, name: str) -> np.ndarray:
 
 def _prepare_gemm(inputs: tuple, attrs: dict) -> Call:
     copies: list[str] = []
-    a, b, c = arrays.operands("gemm", ("a", "b", "c"), inputs, FLOATS, copies)
+    a, b, c = arrays.operands("gemm", ("a", "b", "c"), inputs, FLOATS, copies, optional=("c",))
     full = {"alpha": 1.0, "beta": 1.0, "trans_a": False, "trans_b": False} | attrs
     a, b = _matrix(a, "gemm", "a"), _matrix(b, "gemm", "b")
     op_a, op_b = a.T if full["trans_a"] else a, b.T if full["trans_b"] else b
@@ -94,7 +94,7 @@ def _rows(x: np.ndarray, name: str, copies: list[str]) -> np.ndarray:
 
 def _prepare_linear(inputs: tuple, attrs: dict) -> Call:
     copies: list[str] = []
-    x, w, bias = arrays.operands("linear", ("x", "w", "bias"), inputs, FLOATS + HALVES, copies)
+    x, w, bias = arrays.operands("linear", ("x", "w", "bias"), inputs, FLOATS + HALVES, copies, optional=("bias",))
     activation = attrs.get("activation")
     if activation not in ACTIVATIONS:
         raise ArgumentError(f"linear: no activation {activation!r}; there are: {', '.join(map(str, ACTIVATIONS))}")

@@ -24,7 +24,7 @@ def _prepare(op: str, names: tuple[str, ...]) -> Callable[[tuple, dict], Call]:
 
     def prepare(inputs: tuple, attrs: dict) -> Call:
         copies: list[str] = []
-        xs = arrays.operands(op, names, inputs, FLOATS, copies)
+        xs = arrays.operands(op, names, inputs, FLOATS, copies, optional=("weight", "bias"))
         x = xs[names.index("x")]
         if x.ndim == 0:
             raise ShapeError(f"{op}: x needs at least one dimension")

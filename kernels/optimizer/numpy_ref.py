@@ -15,16 +15,18 @@ def _run(call: Call, outs: tuple) -> None:
     if not call.inputs[0]:
         return
     mutated = (call.inputs[0], *(x for x in call.inputs[2:] if x is not None))
-    for old, new in zip((x for many in mutated for x in many), flattened(stepped(call, _wide)), strict=True):
-        old[...] = new
+    with np.errstate(all="ignore"):
+        for old, new in zip((x for many in mutated for x in many), flattened(stepped(call, _wide)), strict=True):
+            old[...] = new
 
 
 def _clip(call: Call, outs: tuple) -> float:
-    norm = float(np.sqrt(sum((_wide(g) ** 2).sum() for g in call.inputs[0])))
-    factor = clip_factor(norm, call.attrs["max_norm"])
-    if factor != 1:
-        for g in call.inputs[0]:
-            g *= g.dtype.type(factor)
+    with np.errstate(all="ignore"):
+        norm = float(np.sqrt(sum((_wide(g) ** 2).sum() for g in call.inputs[0])))
+        factor = clip_factor(norm, call.attrs["max_norm"])
+        if factor != 1:
+            for g in call.inputs[0]:
+                g *= g.dtype.type(factor)
     return norm
 
 

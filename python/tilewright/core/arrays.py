@@ -35,19 +35,19 @@ def normal(x: np.ndarray, dtype: np.dtype, name: str, copies: list[str]) -> np.n
 
 
 def operands(op: str, names: Sequence[str], values: Sequence[Any], dtypes: Sequence[str],
-             copies: list[str]) -> list[Any]:
-    """Arrays of one common dtype, promoted as NumPy does; None stays None.
+             copies: list[str], optional: Sequence[str] = ()) -> list[Any]:
+    """Arrays of one common dtype, promoted as NumPy does; those named in `optional` may be None and stay so.
 
     Integers are refused, not converted: a product of integers in float32 would be silently inexact.
     """
     arrays = [None if v is None else as_array(v, n) for n, v in zip(names, values, strict=True)]
     present = [a for a in arrays if a is not None]
     for name, a in zip(names, arrays, strict=True):
+        if a is None and name not in optional:
+            raise DTypeError(f"{op} needs an array for {name}, not None")
         if a is not None and a.dtype.name not in dtypes:
             raise DTypeError(f"{op} computes on {', '.join(dtypes)}; {name} {shape_of(a)} is {a.dtype}. "
                              f"Convert it first, for example {name}.astype(np.float32)")
-    if not present:
-        raise ArgumentError(f"{op} needs at least one array")
     dtype = present[0].dtype.newbyteorder("=")
     for a in present[1:]:
         if a.dtype != dtype:
@@ -57,6 +57,8 @@ def operands(op: str, names: Sequence[str], values: Sequence[Any], dtypes: Seque
 
 def indices(x: Any, name: str, op: str, copies: list[str]) -> np.ndarray:
     """Class labels or row numbers as int64, any shape."""
+    if x is None:
+        raise DTypeError(f"{op} needs an array for {name}, not None")
     a = as_array(x, name)
     if a.dtype.kind not in "iu":
         if a.size:

@@ -162,7 +162,8 @@ def _into(c: Call, kernel: Kernel, spec: registry.Spec, out: Any) -> None:
     shape, dtype = c.outputs[0]
     out = arrays.check_out(c.op, out, shape, dtype)
     plain = out.dtype.isnative and out.flags.aligned
-    view, = c.kernel_outs((out,))
+    plain_out = out.view(np.ndarray)  # kernels know no subclasses
+    view, = c.kernel_outs((plain_out,))
     for i, x in enumerate(c.inputs):
         if not isinstance(x, np.ndarray) or not arrays.overlaps(out, x):
             continue
@@ -171,7 +172,7 @@ def _into(c: Call, kernel: Kernel, spec: registry.Spec, out: Any) -> None:
         if not arrays.same_view(view, x):
             c.note_copy(f"out: it overlaps {spec.inputs[i]} shifted")
             plain = False
-    if plain and (view is out or np.may_share_memory(view, out) or out.size == 0):
+    if plain and (view is plain_out or np.may_share_memory(view, out) or out.size == 0):
         kernel.run(c, (view,))
         return
     result = np.empty(shape, dtype)
