@@ -20,7 +20,7 @@ from ..core.errors import ArgumentError, DataError, TilewrightError
 from .train_data import TrainData
 
 FORMAT = "tilewright train 1"
-RATES = {"sgd": 0.05, "adam": 1e-3, "adamw": 1e-3}  # where --lr is not given
+RATES = {"sgd": 0.05, "adam": 2e-3, "adamw": 2e-3}  # where --lr is not given
 SCHEDULES = ("none", "step", "exponential", "cosine")
 
 
@@ -31,9 +31,9 @@ class Options:
     data: str
     target: str = "-1"
     layers: str = "256,128"
-    activation: str = "relu"
-    norm: str = "none"
-    dropout: float = 0.1
+    activation: str = "gelu"
+    norm: str = "layer"
+    dropout: float = 0.2
     optimizer: str = "adam"
     lr: float | None = None
     schedule: str = "cosine"
