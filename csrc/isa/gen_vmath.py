@@ -54,6 +54,31 @@ def table(name: str, rows: list[list[mpf]], bits: int) -> str:
     return f"static const real {name}{size} = {{\n{body},\n}};"
 
 
+def ratio(t: mpf) -> mpf:
+    """R(t) = erfcx(t / sqrt(2)) / 2."""
+    return mp.erfc(t / mp.sqrt(2)) * mp.exp(t * t / 2) / 2
+
+
+def gelu_tables(intervals: int, span: mpf, degree: int, bits: int) -> list[str]:
+    """Centres of the intervals of R, and its coefficients in t - centre; column i mod intervals is that of the key
+    i = exponent and first bits of t / span + 1, as they stand in the number."""
+    parts = intervals // 4
+    edges = [(mpf(2) ** (i // parts) * (1 + mpf(i % parts) / parts) - 1) * span for i in range(intervals + 1)]
+    columns, errors = [], []
+    for a, b in zip(edges, edges[1:], strict=False):
+        # a centre near the middle where R is nearly a number of this type: its rounding would be the largest error (Gal 1986)
+        middles = [rounded((a + b) / 2 + k * (b - a) / 4096, 20) for k in range(-40, 41)]
+        center = min(middles, key=lambda t: abs(rounded(ratio(t), bits) / ratio(t) - 1))
+        c = [rounded(x, bits) for x in interpolate(ratio, a, b, degree, center)]
+        columns.append([center, *c])
+        errors.append(worst(lambda t, c=c, center=center: mp.polyval(c[::-1], t - center), ratio, a, b, bits))
+    print(f"GELU_RATIO {intervals} intervals, degree {degree:2d}: {max(errors):.3f}")
+    bias = 127 if bits == 24 else 1023
+    columns = [columns[(i - bias * parts) % intervals] for i in range(intervals)]
+    return [table("GELU_CENTER", [[column[0]] for column in columns], bits),
+            table("GELU_RATIO", [[column[k] for column in columns] for k in range(1, degree + 2)], bits)]
+
+
 def generate(width: int) -> list[str]:
     bits = BITS[width]
     single = width == 32
@@ -62,11 +87,12 @@ def generate(width: int) -> list[str]:
     def constant(name: str, value) -> None:
         out.append(f"#define {name} {text(value, bits)}")
 
-    def polynomial(name: str, f, low, high, degree: int, whole, exact) -> None:
+    def polynomial(name: str, f, low, high, degree: int, whole, exact) -> list[mpf]:
         c = [rounded(x, bits) for x in interpolate(f, low, high, degree)]
         error = worst(lambda x: whole(x, mp.polyval(c[::-1], x)), exact, low, high, bits)
         print(f"{name:10s} f{width} degree {degree:2d}: {error:.3f}")
         out.append(table(name, [[x] for x in c], bits))
+        return c
 
     # exp: x = n ln2 + r; n LN2_HI is exact for the n that occur
     ln2 = mp.log(2)
@@ -79,34 +105,25 @@ def generate(width: int) -> list[str]:
     constant("EXPM1_MIN", -20 if single else -40)  # expm1(x) rounds to -1 there
     # expm1(r) = r + r^2 EXPM1(r)
     edge = ln2 / 2 * mpf("1.001")
-    polynomial("EXPM1", lambda x: mp.hyp1f1(1, 3, x) / 2, -edge, edge, 4 if single else 9,
-               lambda x, p: x + x**2 * p, mp.expm1)
+    expm1 = polynomial("EXPM1", lambda x: mp.hyp1f1(1, 3, x) / 2, -edge, edge, 4 if single else 9,
+                       lambda x, p: x + x**2 * p, mp.expm1)
+    # exp(-w/2) = EXP_HALF(w): the same, with powers of -1/2 in the coefficients
+    out.append(table("EXP_HALF", [[c * mpf(-0.5) ** k] for k, c in enumerate([mpf(1), mpf(1), *expm1])], bits))
     # log1p(e) = e + e^2 LOG1P(e), 0 <= e <= 1
     polynomial("LOG1P", lambda x: mp.log1p(x) / x**2 - 1 / x, 0, 1, 9 if single else 20, lambda x, p: x + x**2 * p, mp.log1p)
 
-    # Phi(-t) = exp(-t^2/2) R(t); interval i of eight holds t / GELU_SPAN + 1 in [1, 1.5), [1.5, 2), [2, 3), ... [12, 16)
+    # Phi(-t) = exp(-t^2/2) R(t); an octave of t / GELU_SPAN + 1 in [1, 16) is cut into 2 or 4 intervals
     span = mpf(1) if single else mpf("2.625")
-    degree = 7 if single else 17
-    edges = [(mpf(2) ** (i // 2) * (1 + mpf(i % 2) / 2) - 1) * span for i in range(9)]
-    ratio = lambda t: mp.erfc(t / mp.sqrt(2)) * mp.exp(t * t / 2) / 2
-
-    def center_of(a, b):
-        """Near the middle, where R is nearly a number of this type: its rounding would be the largest error (Gal 1986)."""
-        step = (b - a) / 4096
-        middles = [rounded((a + b) / 2 + k * step, 20) for k in range(-40, 41)]
-        return min(middles, key=lambda t: abs(rounded(ratio(t), bits) / ratio(t) - 1))
-
-    centers = [center_of(a, b) for a, b in zip(edges, edges[1:])]
-    columns, errors = [], []
-    for a, b, center in zip(edges, edges[1:], centers):
-        c = [rounded(x, bits) for x in interpolate(ratio, a, b, degree, center)]
-        columns.append(c)
-        errors.append(worst(lambda t, c=c, center=center: mp.polyval(c[::-1], t - center), ratio, a, b, bits))
-    print(f"GELU_RATIO f{width} degree {degree:2d}: {max(errors):.3f}")
     constant("GELU_SPAN", span)
-    constant("GELU_MAX", edges[8] * mpf("0.999"))
-    out.append(table("GELU_CENTER", [[x] for x in centers], bits))
-    out.append(table("GELU_RATIO", [[column[k] for column in columns] for k in range(degree + 1)], bits))
+    constant("GELU_MAX", 15 * span * mpf("0.999"))
+    if single:
+        out.append("#if LOOKUP == 16")
+        out += gelu_tables(16, span, 5, bits)
+        out.append("#else")
+        out += gelu_tables(8, span, 7, bits)
+        out.append("#endif")
+    else:
+        out += gelu_tables(8, span, 17, bits)
     constant("INV_SQRT_2PI", 1 / mp.sqrt(2 * mp.pi))
 
     # gelu(approximate="tanh") = x sigmoid(x (A + B x^2)), each constant as a sum of two

@@ -15,7 +15,7 @@
 //     v_lt v_le v_eq v_unord v_select      select(m, a, b) = m ? a : b
 //     v_bits v_from_bits     the same bits as the other type
 //     v_pow2 v_scale         2^n | a * 2^n rounded once, denormals included; n integral, |n| <= MAX_POW2 | 2*MAX_POW2
-//     v_lookup8              table[i mod 8]
+//     v_lookup               table[i mod LOOKUP], LOOKUP = 8 or 16 entries
 //     v_sum v_largest        over the lanes, always in the same order
 //
 // Each ISA is one file with the same functions in the same order, on top of the ones here that need no instruction
@@ -57,6 +57,12 @@ enum { VEC_BYTES = 32 };
 enum { VEC_BYTES = 16 };
 #endif
 enum { LANES = VEC_BYTES / sizeof(real) };
+
+#if defined __AVX512F__ && TW_BITS == 32
+#define LOOKUP 16
+#else
+#define LOOKUP 8
+#endif
 
 typedef real vec __attribute__((vector_size(VEC_BYTES)));
 typedef ireal ivec __attribute__((vector_size(VEC_BYTES)));

@@ -37,11 +37,9 @@ INLINE vec v_select(mask m, vec a, vec b) { return I(mask_blend)(m, b, a); }
 
 INLINE vec v_scale(vec a, vec n) { return I(scalef)(a, n); }
 #if TW_BITS == 32
-INLINE vec v_lookup8(const real *table, ivec i) {
-    return _mm512_permutexvar_ps((__m512i)i, _mm512_castps256_ps512(_mm256_loadu_ps(table)));
-}
+INLINE vec v_lookup(const real *table, ivec i) { return _mm512_permutexvar_ps((__m512i)i, _mm512_loadu_ps(table)); }
 #else
-INLINE vec v_lookup8(const real *table, ivec i) { return _mm512_permutexvar_pd((__m512i)i, _mm512_loadu_pd(table)); }
+INLINE vec v_lookup(const real *table, ivec i) { return _mm512_permutexvar_pd((__m512i)i, _mm512_loadu_pd(table)); }
 #endif
 
 INLINE real v_sum(vec a) { return I(reduce_add)(a); }

@@ -43,7 +43,7 @@ INLINE mask v_le(vec a, vec b) { return a <= b; }
 INLINE mask v_eq(vec a, vec b) { return a == b; }
 INLINE mask v_unord(vec a, vec b) { return ~((a == a) & (b == b)); }
 
-INLINE vec v_lookup8(const real *table, ivec i) {
+INLINE vec v_lookup(const real *table, ivec i) {
     vec v;
     for (int lane = 0; lane < LANES; lane++) v[lane] = table[i[lane] & 7];
     return v;

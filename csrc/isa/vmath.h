@@ -23,17 +23,27 @@ INLINE vec v_poly(vec x, const real *c, int degree) {
 // expm1(r) for |r| <= ln(2) / 2
 INLINE vec v_expm1_near(vec r) { return v_fma(POLY(r, EXPM1), r * r, r); }
 
+// exp(r) for |r| <= ln(2) / 2
+INLINE vec v_exp_near(vec r) { return v_fma(v_fma(POLY(r, EXPM1), r, ONE), r, ONE); }
+
 // exp(x + lo) = p * 2^n, EXP_MIN <= x <= EXP_MAX, lo an error of x (Cody and Waite: n LN2_HI is exact).
 INLINE vec v_exp_split_lo(vec x, vec lo, vec *n) {
     *n = v_round(x * LOG2E);
     vec r = v_fnma(*n, v_set1(LN2_HI), x) + v_fnma(*n, v_set1(LN2_LO), lo);
-    return v_expm1_near(r) + ONE;
+    return v_exp_near(r);
+}
+
+// exp(-(w + lo) / 2) = p * 2^n, without the product by 1/2
+INLINE vec v_exp_split_half(vec w, vec lo, vec *n) {
+    *n = v_round(w * (REAL(-0.5) * LOG2E));
+    vec r = v_fma(*n, v_set1(2 * LN2_HI), w) + v_fma(*n, v_set1(2 * LN2_LO), lo);
+    return POLY(r, EXP_HALF);
 }
 
 INLINE vec v_exp_split(vec x, vec *n) {
     *n = v_round(x * LOG2E);
     vec r = v_fnma(*n, v_set1(LN2_LO), v_fnma(*n, v_set1(LN2_HI), x));
-    return v_expm1_near(r) + ONE;
+    return v_exp_near(r);
 }
 
 // exp(x) for x <= 0
@@ -47,7 +57,9 @@ INLINE vec v_exp(vec x) { return v_exp_decay(v_min(v_set1(EXP_MAX), x)); }
 // expm1(x) for x <= 0: 2^n expm1(r) + (2^n - 1) does not cancel, for it is at least 0.29 unless n = 0
 INLINE vec v_expm1_decay(vec x) {
     x = v_max(v_set1(EXPM1_MIN), x);
-    vec n = v_round(x * LOG2E), r = v_fnma(n, v_set1(LN2_LO), v_fnma(n, v_set1(LN2_HI), x)), scale = v_pow2(n);
+    const vec shifter = v_set1(V_SHIFTER + EXPONENT_BIAS);  // rounds, and leaves n + bias in the low bits: those of 2^n
+    vec shifted = v_fma(x, v_set1(LOG2E), shifter), n = shifted - shifter, scale = v_from_bits(v_bits(shifted) << MANTISSA);
+    vec r = v_fnma(n, v_set1(LN2_LO), v_fnma(n, v_set1(LN2_HI), x));
     return v_fma(v_expm1_near(r), scale, scale - ONE);
 }
 
@@ -56,7 +68,7 @@ INLINE vec v_log1p_unit(vec e) { return v_fma(POLY(e, LOG1P), e * e, e); }
 
 // tanh|x| = -m / (2 + m), m = expm1(-2|x|)
 INLINE vec v_tanh(vec x) {
-    vec m = v_expm1_decay(v_abs(x) * REAL(-2.0));
+    vec t = -v_abs(x), m = v_expm1_decay(t + t);
     return v_copysign(m / (m + REAL(2.0)), x);
 }
 
@@ -98,16 +110,17 @@ INLINE vec v_gelu_tanh(vec x) {
 }
 
 // Phi(-t) = ratio * p * 2^n for 0 <= t <= GELU_MAX, and exp(-t^2/2) = p * 2^n: the ratio, erfcx(t/sqrt(2))/2, is smooth
-// and never small. Eight polynomials; which one, say exponent and first bit of t / GELU_SPAN + 1.
+// and never small. LOOKUP polynomials; which one, say exponent and first bits of t / GELU_SPAN + 1.
 INLINE vec v_normal_tail(vec t, vec *p, vec *n) {
-    ivec i = (v_bits(v_fma(t, v_set1(1 / GELU_SPAN), ONE)) >> (MANTISSA - 1)) - 2 * EXPONENT_BIAS;
-    vec u = t - v_lookup8(GELU_CENTER, i);
+    vec place = GELU_SPAN == 1 ? t + ONE : v_fma(t, v_set1(1 / GELU_SPAN), ONE);
+    ivec i = v_bits(place) >> (MANTISSA - LOOKUP / 8);
+    vec u = t - v_lookup(GELU_CENTER, i);
     enum { DEGREE = sizeof GELU_RATIO / sizeof *GELU_RATIO - 1 };
-    vec ratio = v_lookup8(GELU_RATIO[DEGREE], i);
-    V_UNROLL for (int k = DEGREE - 1; k >= 0; k--) ratio = v_fma(ratio, u, v_lookup8(GELU_RATIO[k], i));
+    vec ratio = v_lookup(GELU_RATIO[DEGREE], i);
+    V_UNROLL for (int k = DEGREE - 1; k >= 0; k--) ratio = v_fma(ratio, u, v_lookup(GELU_RATIO[k], i));
 
-    vec half = t * REAL(-0.5), square = half * t;
-    *p = v_exp_split_lo(square, v_mul_lo(half, t, square), n);
+    vec square = t * t;
+    *p = v_exp_split_half(square, v_mul_lo(t, t, square), n);
     return ratio;
 }
 
