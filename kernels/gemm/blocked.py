@@ -13,22 +13,23 @@ same time, and a product has the same bits however it is cut into them.
           for jr in the block's columns by NR      register tile, MR x NR
 
 b is not packed where that would cost more than it saves: few rows to share the packed panel, or b small enough for L1; then
-only a ragged last panel is. With very few rows b is walked by whole rows (a short KC), because memory likes long runs. A strip
-of a is packed only where k is not its contiguous axis: each step of k would touch another page.
-Few rows or columns against a transposed b, the case of a matrix times a vector, are dot products along k.
+only a ragged last panel is. A strip of a is packed only where k is not its contiguous axis: each step of k would touch another page.
+One or two rows have nothing to share: whole rows of b are added up, four at a time. Few rows or columns against a transposed b, a
+matrix times a vector among them, are dot products along k.
 """
 from __future__ import annotations
 
 import numpy as np
 
 from tilewright.kernels.vector.host import BYTES, inner, njit
+from tilewright.kernels.vector.memory import address, lanes, load_at, store_at
+from tilewright.kernels.vector.simd import fma
 
-from .microkernel import MR, NV, address, copy_bytes, dots, tile
+from .microkernel import MR, NV, copy_bytes, dots, tile
 
 KC = 512  # a packed panel: KC * NR * 4 bytes = 96 KB, streamed from L2 for each tile
-KC_FLAT = 16  # k in a pass over whole rows of b
 NC_VECTORS = 30  # 480 float32 columns with AVX-512
-FLAT_ROWS = 2  # up to so many rows walk b by whole rows
+FLAT_ROWS = 2  # up to so many rows b is read once, by whole rows
 DIRECT_ROWS = 16  # up to so many rows packing b costs more than it saves
 DIRECT_BYTES = 36 * 1024  # up to here b is in L1 as it is
 DOT_LINES = 12  # up to so many rows, or 4 columns, dot products beat packing a transposed b
@@ -96,9 +97,8 @@ def blocks(alpha, a, b, beta, c, out, i0, i1, j0, j1):
     width = NV * BYTES // size
     depth = a.shape[1] if alpha != 0 else 0
     b_rows = b.strides[1] == size  # contiguous rows
-    flat = b_rows and out.shape[0] <= FLAT_ROWS
     direct = b_rows and (i1 - i0 <= DIRECT_ROWS or depth * (j1 - j0) * size <= DIRECT_BYTES)
-    kc = min(depth, KC_FLAT if flat else KC)
+    kc = min(depth, KC)
     columns = j1 - j0 if direct else min(j1 - j0, NC_VECTORS * BYTES // size)
     packed = aligned((width if direct else (columns + width - 1) // width * width) * kc, out)
     pack_a = a.strides[1] != size and j1 - j0 > width and i1 - i0 > 1
@@ -136,6 +136,37 @@ def blocks(alpha, a, b, beta, c, out, i0, i1, j0, j1):
 
 
 @inner
+def flat_row(alpha, a, b, beta, c, out, i, j0, j1):
+    """One row of gemm_range, held in out: b has contiguous rows."""
+    size, w = out.itemsize, lanes(out)
+    depth = a.shape[1] if alpha != 0 else 0
+    at_c, at_out = address(c) + (i * row_stride(c) + j0 * size), address(out) + (i * out.strides[0] + j0 * size)
+    for j in range(0, j1 - j0, w):
+        n = min(w, j1 - j0 - j)
+        start = load_at(out, at_c + j * size, n if beta != 0 else 0)
+        store_at(out, at_out + j * size, start * beta, n)
+    p = 0
+    while p < depth:
+        row, step = address(b) + p * b.strides[0] + j0 * size, b.strides[0]
+        a0 = alpha * a[i, p]
+        if depth - p >= 4:
+            a1, a2, a3 = alpha * a[i, p + 1], alpha * a[i, p + 2], alpha * a[i, p + 3]
+            for j in range(0, j1 - j0, w):
+                n, at = min(w, j1 - j0 - j), row + j * size
+                s = fma(load_at(out, at, n), a0, load_at(out, at_out + j * size, n))
+                s = fma(load_at(out, at + step, n), a1, s)
+                s = fma(load_at(out, at + 2 * step, n), a2, s)
+                store_at(out, at_out + j * size, fma(load_at(out, at + 3 * step, n), a3, s), n)
+            p += 4
+        else:
+            for j in range(0, j1 - j0, w):
+                n = min(w, j1 - j0 - j)
+                s = fma(load_at(out, row + j * size, n), a0, load_at(out, at_out + j * size, n))
+                store_at(out, at_out + j * size, s, n)
+            p += 1
+
+
+@inner
 def dot_products(alpha, a, b, beta, c, out, i0, i1, j0, j1):
     """gemm_range by dot products along k: a has contiguous rows, b contiguous columns."""
     size = out.itemsize
@@ -158,9 +189,12 @@ def gemm_range(alpha, a, b, beta, c, out, i0, i1, j0, j1):
     """See the head of this file."""
     if i1 <= i0 or j1 <= j0:
         return
-    # by the shape of the whole product, not of the rectangle: the two ways differ in their bits
+    # by the shape of the whole product, not of the rectangle: these ways differ in their bits
     along_k = a.strides[1] == a.itemsize and b.strides[0] == a.itemsize
     if along_k and (out.shape[0] <= DOT_LINES or out.shape[1] <= 4):
         dot_products(alpha, a, b, beta, c, out, i0, i1, j0, j1)
+    elif out.shape[0] <= FLAT_ROWS and b.strides[1] == b.itemsize:
+        for i in range(i0, i1):
+            flat_row(alpha, a, b, beta, c, out, i, j0, j1)
     else:
         blocks(alpha, a, b, beta, c, out, i0, i1, j0, j1)

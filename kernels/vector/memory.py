@@ -57,11 +57,46 @@ def emit_store(builder, value, pointer, ty: Vector, mask=None) -> None:
     builder.call(cgutils.get_or_insert_function(builder.module, function, name), [value, pointer, I32(align), mask])
 
 
+def _load_first(builder, pointer, ty: Vector, n):
+    """The first n lanes, then zeros."""
+    mask = lane_mask(builder, n, ty.lanes)
+    if ISA == "avx512":
+        return emit_load(builder, pointer, ty, mask)
+    cell = cgutils.alloca_once(builder, ty.ir)
+    with builder.if_else(builder.icmp_signed(">=", n, n.type(ty.lanes)), likely=True) as (whole, part):
+        with whole:
+            builder.store(emit_load(builder, pointer, ty), cell)
+        with part:
+            builder.store(emit_load(builder, pointer, ty, mask), cell)
+    return builder.load(cell)
+
+
+def _store_first(builder, value, pointer, ty: Vector, n) -> None:
+    """The first n lanes."""
+    mask = lane_mask(builder, n, ty.lanes)
+    if ISA == "avx512":
+        emit_store(builder, value, pointer, ty, mask)
+        return
+    with builder.if_else(builder.icmp_signed(">=", n, n.type(ty.lanes)), likely=True) as (whole, part):
+        with whole:
+            emit_store(builder, value, pointer, ty)
+        with part:
+            emit_store(builder, value, pointer, ty, mask)
+
+
 @intrinsic
 def lanes(typing, array):
     """W: the lanes of a vector of the array's elements, a constant."""
     ty = vector(array.dtype)
     return types.intp(array), lambda context, builder, sig, args: context.get_constant(types.intp, ty.lanes)
+
+
+@intrinsic
+def address(typing, array):
+    """The address of an array's first element."""
+    def codegen(context, builder, sig, args):
+        return builder.ptrtoint(context.make_array(sig.args[0])(context, builder, args[0]).data, ir.IntType(64))
+    return types.intp(array), codegen
 
 
 @intrinsic
@@ -80,18 +115,18 @@ def load_n(typing, array, index, n):
     ty = _vector_of(array)
 
     def codegen(context, builder, sig, args):
-        pointer = _pointer(context, builder, sig.args[0], args[0], args[1], ty)
-        mask = lane_mask(builder, args[2], ty.lanes)
-        if ISA == "avx512":
-            return emit_load(builder, pointer, ty, mask)
-        cell = cgutils.alloca_once(builder, ty.ir)
-        with builder.if_else(builder.icmp_signed(">=", args[2], args[2].type(ty.lanes)), likely=True) as (whole, part):
-            with whole:
-                builder.store(emit_load(builder, pointer, ty), cell)
-            with part:
-                builder.store(emit_load(builder, pointer, ty, mask), cell)
-        return builder.load(cell)
+        return _load_first(builder, _pointer(context, builder, sig.args[0], args[0], args[1], ty), ty, args[2])
     return None if ty is None else (ty(array, types.intp, types.intp), codegen)
+
+
+@intrinsic
+def load_at(typing, array, at, n):
+    """n elements of the dtype of `array` from an address, then zeros"""
+    ty = vector(array.dtype)
+
+    def codegen(context, builder, sig, args):
+        return _load_first(builder, builder.inttoptr(args[1], ty.ir.as_pointer()), ty, args[2])
+    return ty(array, types.intp, types.intp), codegen
 
 
 @intrinsic
@@ -111,18 +146,18 @@ def store_n(typing, array, index, value, n):
     ty = _vector_of(array)
 
     def codegen(context, builder, sig, args):
-        pointer = _pointer(context, builder, sig.args[0], args[0], args[1], ty)
-        mask = lane_mask(builder, args[3], ty.lanes)
-        if ISA == "avx512":
-            emit_store(builder, args[2], pointer, ty, mask)
-            return context.get_dummy_value()
-        with builder.if_else(builder.icmp_signed(">=", args[3], args[3].type(ty.lanes)), likely=True) as (whole, part):
-            with whole:
-                emit_store(builder, args[2], pointer, ty)
-            with part:
-                emit_store(builder, args[2], pointer, ty, mask)
+        _store_first(builder, args[2], _pointer(context, builder, sig.args[0], args[0], args[1], ty), ty, args[3])
         return context.get_dummy_value()
     return None if ty is None or value != ty else (types.void(array, types.intp, value, types.intp), codegen)
+
+
+@intrinsic
+def store_at(typing, array, at, value, n):
+    """The first n lanes, of the dtype of `array`, to an address"""
+    def codegen(context, builder, sig, args):
+        _store_first(builder, args[2], builder.inttoptr(args[1], value.ir.as_pointer()), value, args[3])
+        return context.get_dummy_value()
+    return types.void(array, types.intp, value, types.intp), codegen
 
 
 @intrinsic
