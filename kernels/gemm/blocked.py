@@ -25,7 +25,7 @@ from tilewright.kernels.vector.host import BYTES, inner, njit
 from tilewright.kernels.vector.memory import address, lanes, load_at, store_at
 from tilewright.kernels.vector.simd import fma
 
-from .microkernel import MR, NV, copy_bytes, dots, tile
+from .microkernel import MR, NV, copy_bytes, dots, tile, transpose_block
 
 KC = 512  # a packed panel: KC * NR * 4 bytes = 96 KB, streamed from L2 for each tile
 NC_VECTORS = 30  # 480 float32 columns with AVX-512
@@ -50,18 +50,18 @@ def row_stride(c):
 
 @inner
 def pack_panel(b, p0, k, j0, n, width, packed, at):
-    """packed[at + p * width + j] = b[p0 + p, j0 + j], zero for n <= j < width."""
+    """packed[at + p * width + j] = b[p0 + p, j0 + j], zero for n <= j < width; whole W x W blocks of a transposed b in registers."""
     if n < width:
         packed[at:at + k * width] = 0
-    for j8 in range(0, n, 8):  # eight lines of a transposed b at a time stay in L1 whatever its stride
-        if n - j8 >= 8:
-            for p in range(k):
-                for j in range(8):
-                    packed[at + p * width + j8 + j] = b[p0 + p, j0 + j8 + j]
-        else:
-            for p in range(k):
-                for j in range(j8, n):
-                    packed[at + p * width + j] = b[p0 + p, j0 + j]
+    size, w = packed.itemsize, lanes(packed)
+    blocks_k, blocks_n = (k // w * w, n // w * w) if b.strides[0] == size else (0, 0)
+    for j in range(0, blocks_n, w):
+        for p in range(0, blocks_k, w):
+            transpose_block(packed, address(packed) + (at + p * width + j) * size, width * size,
+                            address(b) + (p0 + p) * size + (j0 + j) * b.strides[1], b.strides[1])
+    for j in range(n):
+        for p in range(blocks_k if j < blocks_n else 0, k):
+            packed[at + p * width + j] = b[p0 + p, j0 + j]
 
 
 @inner
@@ -77,6 +77,11 @@ def pack_rows(b, p0, k, j0, n, width, packed, at):
 @inner
 def pack_strip(a, i0, rows, p0, k, packed):
     """packed[p * rows + i] = a[i0 + i, p0 + p]"""
+    if a.strides[0] == a.itemsize and rows == MR:
+        for p in range(k):
+            source = address(a) + i0 * a.itemsize + (p0 + p) * a.strides[1]
+            copy_bytes(address(packed) + p * MR * a.itemsize, source, MR * a.itemsize)
+        return
     for p in range(k):
         for i in range(rows):
             packed[p * rows + i] = a[i0 + i, p0 + p]

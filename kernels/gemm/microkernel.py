@@ -223,3 +223,27 @@ def copy_bytes(typing, to, source, n):
         cgutils.raw_memcpy(builder, *pointers, args[2], 1)
         return context.get_dummy_value()
     return types.void(types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def transpose_block(typing, like, to, to_row, source, source_row):
+    """W x W elements of the dtype of `like`, an array: row i of the source becomes column i. Addresses and strides in bytes."""
+    ty = vector(like.dtype)
+
+    def codegen(context, builder, sig, args):
+        e, (to, to_row, source, source_row) = _Emitter(builder, like.dtype), args[1:]
+        n = ty.lanes
+        rows = [e.load(e.at(source, builder.mul(source_row, INTP(i)))) for i in range(n)]
+        size = n // 2
+        while size:  # swap the off-diagonal quarters of each 2 size x 2 size block
+            picks = [[lane if not lane & size else n + lane - size for lane in range(n)],
+                     [lane + size if not lane & size else n + lane for lane in range(n)]]
+            upper, lower = (ir.Constant(ir.VectorType(I32, n), pick) for pick in picks)
+            for i in (i for i in range(n) if not i & size):
+                x, y = rows[i], rows[i + size]
+                rows[i], rows[i + size] = builder.shuffle_vector(x, y, upper), builder.shuffle_vector(x, y, lower)
+            size //= 2
+        for i, row in enumerate(rows):
+            e.store(row, e.at(to, builder.mul(to_row, INTP(i))))
+        return context.get_dummy_value()
+    return types.void(like, types.intp, types.intp, types.intp, types.intp), codegen

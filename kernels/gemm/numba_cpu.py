@@ -68,7 +68,7 @@ def _contiguous_columns(x: np.ndarray) -> bool:
 
 def product(alpha: float, a: np.ndarray, b: np.ndarray, beta: float, c: np.ndarray | None, out: np.ndarray, code: int = 0) -> None:
     """out = activation(alpha * a @ b + beta * c), float32 or float64, any strides; c: (M, N), (1, N) or None; code: of ACTIVATIONS."""
-    if not (out.flags.c_contiguous if code else _contiguous_columns(out)):
+    if not (out.flags.c_contiguous or not code and _contiguous_columns(out)):
         if not code and _contiguous_columns(out.T) and (c is None or c.shape == out.shape):
             product(alpha, b.T, a.T, beta, None if c is None else c.T, out.T)
             return
@@ -83,9 +83,12 @@ def product(alpha: float, a: np.ndarray, b: np.ndarray, beta: float, c: np.ndarr
         c = out
     kernel = compiled(gemm_range, "fXXfXYiiii", out.dtype)
     (m, n), k = out.shape, a.shape[1]
-    rectangles = _rectangles(m, n, k, out.itemsize)
     if code:
         activate, y = compiled(activate_range, "iyiiiii", out.dtype), out.reshape(-1)
+    elif 2 * m * n * k < SERIAL_FLOPS:  # what follows would take as long as a small product
+        kernel(alpha, a, b, beta, c, out, 0, m, 0, n)
+        return
+    rectangles = _rectangles(m, n, k, out.itemsize)
 
     def run(lo: int, hi: int) -> None:
         for rectangle in rectangles[lo:hi]:
