@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from functools import wraps
 from itertools import count
+from operator import attrgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..core.errors import GradientError
 _recording: ContextVar[bool] = ContextVar("tilewright_recording", default=True)
 recording = _recording.get  # recording() -> bool; a bound method, because every operation asks
 _numbers = count()
+_order = attrgetter("order")
 
 
 class Version:
@@ -112,10 +114,6 @@ def _reachable(root: Node) -> list[Node]:
                 seen.add(parent)
                 stack.append(parent)
     return sorted(seen, key=_order, reverse=True)
-
-
-def _order(node: Node) -> int:
-    return node.order
 
 
 def backward(root: Node, gradient: np.ndarray, retain_graph: bool) -> None:

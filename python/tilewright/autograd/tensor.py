@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,7 @@ class Tensor:
             if data.size != 1:
                 raise GradientError(f"backward: a tensor of shape {data.shape} needs a gradient of that shape; "
                                     f"reduce it to one number first, or pass gradient=")
-            gradient = np.ones(data.shape, data.dtype)
+            gradient = _one(data.dtype) if data.ndim == 0 else np.ones(data.shape, data.dtype)
         else:
             gradient = np.asarray(gradient, data.dtype)
             if gradient.shape != data.shape:
@@ -292,6 +293,14 @@ class Tensor:
         return apply(op, inputs, attrs, backend)
 
 
+@cache
+def _one(dtype: np.dtype) -> np.ndarray:
+    """The number 1, where a backward usually starts; nobody writes into it."""
+    one = np.ones((), dtype)
+    one.flags.writeable = False
+    return one
+
+
 def _array(data: Any, dtype: Any) -> np.ndarray:
     if isinstance(data, Tensor):
         data = data.data
@@ -409,16 +418,23 @@ def _in_place(name: str, target: Tensor, value: Any, *attrs: Any) -> Tensor:
 
 def apply(op: str, inputs: Sequence[Any], attrs: dict[str, Any], backend: str | None = None) -> Any:
     """Run an operation of the table on tensors (and arrays); differentiable where the table has a gradient."""
-    tensors = [x for x in inputs if isinstance(x, Tensor)]
-    arrays = tuple(x.data if isinstance(x, Tensor) else x for x in inputs)
+    arrays, parents, guards, wanted = [], [], [], False
+    for i, x in enumerate(inputs):
+        parent = None
+        if isinstance(x, Tensor):
+            guards.append((i, x._version, x._version.count))
+            if x.requires_grad:
+                parent, wanted = x._node or x, True
+            x = x.data
+        arrays.append(x)
+        parents.append(parent)
     outputs = table.run(backend, op, *arrays, **attrs)
-    if not (recording() and any(t.requires_grad for t in tensors)):
+    if not (wanted and recording()):
         return tuple(map(Tensor, outputs)) if isinstance(outputs, tuple) else made(outputs, None)
     gradient = table.gradient_of(op)
     t = made(outputs, None)
-    guards = tuple((i, x._version, x._version.count) for i, x in enumerate(inputs) if isinstance(x, Tensor))
-    saved = op, gradient, arrays, t.data, attrs, backend, guards + ((-1, t._version, 0),)
-    t._node = Node(op, table.backward, tuple(_parent(x) for x in inputs), saved, ())
+    guards.append((-1, t._version, 0))
+    t._node = Node(op, table.backward, tuple(parents), (op, gradient, tuple(arrays), t.data, attrs, backend, guards), ())
     t.requires_grad = True
     return t
 

@@ -17,7 +17,7 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
     with the pip command where scikit-learn is missing.
     """
     try:
-        from sklearn.datasets import load_digits as load
+        from sklearn.datasets import load_digits as load  # type: ignore[import-untyped]
     except ImportError:
         raise DataError("the digits come with scikit-learn, which is not installed: pip install scikit-learn") from None
     x, y = load(return_X_y=True)
