@@ -13,7 +13,7 @@ typedef double real;
 #define TW_TYPED(x) x##_f64
 #endif
 
-enum { BLOCKS = 64 };
+enum { BLOCKS = 64, AHEAD = 8 * BLOCKS };
 
 // words[4 b + k]: word k of block number first + b
 static void philox(uint64_t first, uint64_t seed, uint32_t *restrict words) {
@@ -50,6 +50,10 @@ static void map(ptrdiff_t n, uint64_t first, uint64_t seed, uint64_t threshold, 
     uint32_t words[4 * BLOCKS];
     while (n > 0) {
         const ptrdiff_t skip = (ptrdiff_t)(first % 4), room = 4 * BLOCKS - skip, count = n < room ? n : room;
+        for (ptrdiff_t line = 0; line < 4 * BLOCKS; line += (ptrdiff_t)(64 / sizeof(real))) {
+            __builtin_prefetch(x + AHEAD + line);  // the pauses that philox makes stop the hardware's own prefetching
+            __builtin_prefetch(y + AHEAD + line, 1);
+        }
         philox(first / 4, seed, words);
         for (ptrdiff_t i = 0; i < count; i++)
             y[i] = (words[skip + i] > last_dropped) | keep_all ? x[i] * scale : 0;
