@@ -16,15 +16,14 @@ const char *const tw_path_names[] = {"direct", "stream", "dot", "packed"};
 #define STREAM_ROWS 12          // m up to which b is not worth packing
 #define STREAM_BYTES (16 << 10) // of c that stay in L1 while b passes
 #define STREAM_K 16             // rows of b that pass at a time
-#define NS_PER_FLOP_BYTE 1.6e-3 // one thread at 2.5 GHz with 64-byte vectors: 4 bytes * 2 flops at 160 GFLOP/s
+#define NS_PER_PRODUCT 0.0125   // with 16 lanes: 160 GFLOP/s
+#define AVX512_LANES 16.0
 
 static ptrdiff_t round_up(ptrdiff_t n, ptrdiff_t unit) { return (n + unit - 1) / unit * unit; }
-static ptrdiff_t pieces(ptrdiff_t n, ptrdiff_t most) { return (n + most - 1) / most; }
+static ptrdiff_t pieces(ptrdiff_t n, ptrdiff_t most) { return (n + most - 1) / most; } // n > 0
 
-// The largest multiple of `unit` that cuts n into as few pieces as `most` allows, of nearly the same size.
-static ptrdiff_t even(ptrdiff_t n, ptrdiff_t most, ptrdiff_t unit) {
-    return n <= 0 ? unit : round_up(pieces(n, pieces(n, most)), unit);
-}
+// The length, a multiple of `unit`, that cuts n into as few pieces as `most` allows, of nearly the same size.
+static ptrdiff_t even(ptrdiff_t n, ptrdiff_t most, ptrdiff_t unit) { return round_up(pieces(n, pieces(n, most)), unit); }
 
 static ptrdiff_t l2_bytes(void) {
     static atomic_long known;
@@ -60,32 +59,39 @@ static tw_path choose(const tw_product *p) {
     return p->k * p->n * g->size <= DIRECT_BYTES && p->k <= 2 * g->kc ? TW_DIRECT : TW_PACKED;
 }
 
+// About what one thread takes, in nanoseconds; eight more steps of k stand for the reading and writing of c.
+static double estimate(const tw_product *p) {
+    const double products = (double)p->m * (double)p->n * (double)(p->k + 8);
+    return products * NS_PER_PRODUCT * (AVX512_LANES / p->kernels->lanes);
+}
+
+// About `want` rectangles, columns first: a cut between columns costs no second packing of b. Streamed rows stay together,
+// for their number decides how they are computed.
+static void cut(const tw_product *p, ptrdiff_t want, tw_plan *plan) {
+    const tw_gemm_kernels *g = p->kernels;
+    const int narrow = p->n <= 2 * g->nr, few_columns = plan->path == TW_DOT && p->n <= TW_MAX_DOT;
+    const ptrdiff_t unit = narrow ? 2 * g->lanes : g->nr, least = narrow || p->m <= 2 * g->mr ? unit : 2 * unit;
+    const ptrdiff_t across = few_columns ? 1 : MIN(want, pieces(p->n, least));
+    const ptrdiff_t down = plan->path == TW_STREAM ? 1 : MIN(pieces(want, across), pieces(p->m, g->mr));
+    plan->columns = round_up(pieces(p->n, across), across > 1 ? unit : 1);
+    plan->across = pieces(p->n, plan->columns);
+    plan->rows = round_up(pieces(p->m, down), down > 1 ? g->mr : 1);
+    plan->down = pieces(p->m, plan->rows);
+}
+
 tw_plan tw_plan_product(const tw_product *p, ptrdiff_t batches) {
     const tw_gemm_kernels *g = p->kernels;
-    const double work = (double)p->m * (double)p->n * (double)(p->k + 8);
-    tw_plan plan = {.path = choose(p), .ns = work * g->size / 4 * 2 * NS_PER_FLOP_BYTE * 4 / (g->lanes * g->size / 16)};
+    tw_plan plan = {.path = choose(p), .ns = estimate(p)};
     plan.pack_b = p->b_col != 1 || (g->partial_is_slow && p->n % g->lanes);
     plan.pack_a = p->a_col != 1 && p->n > 2 * g->nr && p->m > g->mr;
     const int threads = tw_threads_for(plan.ns * (double)batches);
-
-    // About two rectangles a thread, columns first: a cut between columns costs no second packing of b.
-    const ptrdiff_t want = threads == 1 ? 1 : pieces(2 * threads, batches > 0 ? batches : 1);
-    ptrdiff_t across = MIN(want, p->m <= 2 * g->mr ? pieces(p->n, g->nr) : pieces(p->n, 2 * g->nr));
-    if (plan.path == TW_DOT && p->n <= TW_MAX_DOT)
-        across = 1;
-    across = across < 1 ? 1 : across;
-    plan.columns = even(p->n, pieces(p->n, across) ? pieces(p->n, across) : 1, g->nr);
-    plan.across = p->n > 0 ? pieces(p->n, plan.columns) : 0;
-    ptrdiff_t down = MIN(pieces(want, across), pieces(p->m, g->mr));
-    down = down < 1 ? 1 : down;
-    plan.rows = p->m > 0 ? round_up(pieces(p->m, down), g->mr) : g->mr;
-    plan.down = p->m > 0 ? pieces(p->m, plan.rows) : 0;
-
-    plan.kc = plan.path == TW_STREAM ? STREAM_K : even(p->k, g->kc, 8);
+    cut(p, threads == 1 ? 1 : pieces(2 * threads, batches), &plan);
     if (plan.path == TW_STREAM) {
+        plan.kc = STREAM_K;
         plan.nc = round_up(STREAM_BYTES / (p->m * g->size), g->lanes);
-        return plan;
+    } else if (plan.path == TW_PACKED) {
+        plan.kc = even(p->k, g->kc, 8);
+        plan.nc = even(plan.columns, l2_bytes() / 2 / (plan.kc * g->size) / g->nr * g->nr, g->nr);
     }
-    plan.nc = even(plan.columns, l2_bytes() / 2 / (plan.kc * g->size) / g->nr * g->nr, g->nr);
     return plan;
 }

@@ -93,7 +93,7 @@ static int run_direct(const tw_product *p, const tw_plan *plan, rectangle r) {
 static int run_stream(const tw_product *p, const tw_plan *plan, rectangle r) {
     const tw_gemm_kernels *g = p->kernels;
     tw_tile_call call = {p->a_row, p->a_col, p->b_row, p->c_row, p->alpha, p->beta};
-    if (r.m <= g->stream_rows) {
+    if (p->m <= g->stream_rows) {
         for (ptrdiff_t j = 0; j < r.n; j += plan->nc)
             g->stream[r.m - 1](p->k, MIN(plan->nc, r.n - j), a_at(p, r.i, 0), b_at(p, 0, r.j + j), c_at(p, r.i, r.j + j), &call);
         finish(p, r);
