@@ -1,6 +1,9 @@
 """Modules: structure, initialisation, state, saving and loading; layers and losses."""
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -113,6 +116,15 @@ def test_norms_and_embedding():
     assert y.shape == (2, 2, 3)
     y.sum().backward()
     assert table.weight.grad[:, 0].tolist() == [1, 2, 0, 0, 0, 0, 1]
+
+
+def test_models_are_copied_and_pickled():
+    model, x = full_model().eval(), rows(5, 6)
+    expected = model(x).data
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert (other(x).data == expected).all()
+        other.layers[0].weight.data[:] = 0
+    assert (model(x).data == expected).all()
 
 
 # ---- dropout

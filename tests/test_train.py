@@ -1,6 +1,8 @@
 """The command `train`: from the command line to the report, stopped, resumed, and given broken files."""
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import re
 import signal
@@ -153,6 +155,20 @@ def test_errors_say_what_is_wrong(table, arguments, expected):
     backend = () if "--backend" in arguments else ("--backend", "numpy")
     code, output = run(*[table if a == "TABLE" else a for a in arguments], *backend)
     assert code == 2 and output.splitlines()[-1].startswith("error:") and re.search(expected, output), output
+
+
+def test_defaults_stand_in_two_places():
+    """The command's signature is read by typer before anything heavy is imported."""
+    shown = {name: p.default for name, p in inspect.signature(train).parameters.items()}
+    for f in dataclasses.fields(train_run.Options):
+        if f.name != "data":
+            assert shown[f.name] == f.default, f.name
+
+
+def test_a_loss_that_explodes(table):
+    with np.errstate(all="ignore"):
+        code, output = run(table, *FAST, "--lr", "1e30", "--optimizer", "sgd", "--norm", "none", "--schedule", "none")
+    assert code == 2 and re.search("error: the loss became (nan|inf) in epoch 1, step .* try an --lr below 1e\\+30", output)
 
 
 def test_text_in_a_column_of_numbers(table):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import threading
@@ -127,6 +128,9 @@ class Run:
         if self.schedule is not None:
             self.schedule.step()
         self.step_seconds.append(time.perf_counter() - start)
+        if not math.isfinite(loss.item()):
+            raise ArgumentError(f"the loss became {loss.item()} in epoch {self.batches.epoch + 1}, step {self.batches.position}; "
+                                f"try an --lr below {self.optimizer.lr:.3g}")
         self.tally += np.array([loss.item() * len(y), np.count_nonzero(logits.data.argmax(1) == y), len(y)])
 
     def predict(self, x: np.ndarray) -> np.ndarray:
