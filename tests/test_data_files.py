@@ -144,6 +144,7 @@ HOSTILE_NPY = {
     "a pickle": b"\x80\x04\x95\x05\x00\x00\x00\x00\x00\x00\x00K\x01.",
     "half a header": b"\x93NUMPY\x01\x00\xff\xff{'a",
     "a version of the future": b"\x93NUMPY\x09\x00" + b"\0" * 80,
+    "an open bracket": npy_bytes("{'descr': '<f4', 'shape': (1,"),
     "code": npy_bytes("__import__('os').abort()"),
     "huge": npy_bytes(npy_header("(1000000000000, 1000)")),
     "overflowing": npy_bytes(npy_header("(4294967296, 4294967296)")),
