@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,6 +23,9 @@ class Backend:
 def _probe_numba() -> str | None:
     if importlib.util.find_spec("numba") is None:
         return "Numba is not installed: pip install numba"
+    asked = os.environ.get("TILEWRIGHT_ISA")
+    if asked and native.lib is not None and asked not in native.isas():  # unknown, or above this machine: C said so
+        return native.missing_reason()
     return None
 
 

@@ -12,7 +12,7 @@ from . import arrays, capability, native, registry
 from .errors import AliasError, ArgumentError, BackendUnavailable
 from .registry import Call, Kernel
 
-_active: ContextVar[str | None] = ContextVar("tilewright_backend", default=None)
+_entered: ContextVar[tuple[str, ...]] = ContextVar("tilewright_backend", default=())  # `use_backend` blocks, innermost last
 
 
 def parse(name: str) -> tuple[str, str]:
@@ -37,7 +37,8 @@ _door = None if _verbose else native.door  # verbose: everything takes the long 
 
 def active() -> str | None:
     """The backend in force where a call names none: of `use_backend`, else of TILEWRIGHT_BACKEND, else None (auto)."""
-    return _active.get() or _default
+    entered = _entered.get()
+    return entered[-1] if entered else _default
 
 
 class use_backend:
@@ -51,7 +52,7 @@ class use_backend:
     array([0., 2.])
     """
 
-    __slots__ = ("name", "_token")
+    __slots__ = ("name",)
 
     def __init__(self, name: str):
         backend, _ = parse(name)
@@ -60,11 +61,11 @@ class use_backend:
         self.name = name
 
     def __enter__(self) -> use_backend:
-        self._token = _active.set(self.name)
+        _entered.set((*_entered.get(), self.name))
         return self
 
     def __exit__(self, *exc: object) -> None:
-        _active.reset(self._token)
+        _entered.set(_entered.get()[:-1])
 
 
 _available: dict[str, str | None] = {}
@@ -90,7 +91,8 @@ def door(backend: str | None) -> Any:
     NotImplemented, having written nothing, for everything that wants the long way through `call`.
     """
     if backend is None:
-        backend = _active.get() or _default
+        entered = _entered.get()
+        backend = entered[-1] if entered else _default
     return _door if backend is None or backend == "c" or backend == "auto" else None
 
 
