@@ -148,6 +148,7 @@ def _describe(call: Call) -> str:
 
 
 def _rows() -> Iterator[Kernel]:
+    kernel: Any
     for kernels, inputs in ((FORWARD, 1), (BACKWARD, 2)):
         for kernel in kernels:
             yield Kernel(kernel.__name__.removesuffix("_range"), "numba", _runner(kernel, inputs), describe=_describe)

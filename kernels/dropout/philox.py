@@ -2,8 +2,8 @@
 
     philox(array, block, key0, key1)     four vectors of 32-bit words, for the elements 4 * block ... 4 * (block + W) - 1 in order
 
-W is the number of lanes of the array's dtype; counter block + lane gives the words of elements 4 * (block + lane) + 0 ... 3, so the
-four words of a lane are dealt out to four neighbouring places.
+W is the number of lanes of the array's dtype; counter block + lane gives the words of elements 4 * (block + lane) + 0 ... 3,
+so the four words of a lane are dealt out to four neighbouring places.
 """
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from tilewright.kernels.vector.simd import Vector, splat, vector
+from tilewright.kernels.vector.simd import I32, Vector, splat, vector
 
 ROUNDS = 10
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -21,7 +21,7 @@ WEYL = (0x9E3779B9, 0xBB67AE85)
 def _zip(builder, x, y, lanes: int):
     """Two vectors as one of twice the length: x0 y0 x1 y1 ..."""
     order = [v for i in range(lanes) for v in (i, lanes + i)]
-    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(ir.IntType(32), 2 * lanes), order))
+    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(I32, 2 * lanes), order))
 
 
 @intrinsic
@@ -46,13 +46,14 @@ def philox(typing, array, block, key0, key1):
         keys = [splat(builder, key, lanes) for key in args[2:]]
         for _ in range(ROUNDS):
             p0, p1 = (builder.mul(c[i], constant(m)) for i, m in zip((0, 2), MULTIPLIERS, strict=True))
-            c = [builder.xor(builder.xor(high(p1), c[1]), keys[0]), low(p1), builder.xor(builder.xor(high(p0), c[3]), keys[1]), low(p0)]
+            c = [builder.xor(builder.xor(high(p1), c[1]), keys[0]), low(p1),
+                 builder.xor(builder.xor(high(p0), c[3]), keys[1]), low(p0)]
             keys = [low(builder.add(key, constant(w))) for key, w in zip(keys, WEYL, strict=True)]
         w0, w1, w2, w3 = (builder.trunc(x, words.ir) for x in c)
         dealt = _zip(builder, _zip(builder, w0, w2, lanes), _zip(builder, w1, w3, lanes), 2 * lanes)  # w0 w1 w2 w3 of each lane
-        quarters = [builder.shuffle_vector(dealt, ir.Constant(dealt.type, ir.Undefined),
-                                           ir.Constant(ir.VectorType(ir.IntType(32), lanes), list(range(k * lanes, (k + 1) * lanes))))
-                    for k in range(4)]
+        places, undefined = ir.VectorType(I32, lanes), ir.Constant(dealt.type, ir.Undefined)
+        quarters = [builder.shuffle_vector(dealt, undefined, ir.Constant(places, list(range(k, k + lanes))))
+                    for k in range(0, 4 * lanes, lanes)]
         return context.make_tuple(builder, sig.return_type, quarters)
 
     return types.UniTuple(words, 4)(array, types.int64, types.int64, types.int64), codegen

@@ -3,8 +3,9 @@
     embedding_range(indices, weight, out, n, lo, hi)                    out row i = weight row indices[i], lo <= i < hi
     embedding_backward_range(dy, indices, out, n, rows, lo, hi)         columns lo <= j < hi of the gradient, all rows
 
-weight, dy, out: contiguous rows of n elements as 1-D arrays, float32 or float64; indices: int64, within range. Serial, without the
-GIL, callable from other compiled code. The gradient is cut by columns, so that each element is one sum in the order of the indices.
+weight, dy, out: contiguous rows of n elements as 1-D arrays, float32 or float64; indices: int64, within range. Serial, without
+the GIL, callable from other compiled code. The gradient is cut by columns, so that each element is one sum in the order of the
+indices.
 """
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     gemm_range(alpha, a, b, beta, c, out, i0, i1, j0, j1)      one rectangle of out = alpha * a @ b + beta * c
 
 2-D arrays of one dtype; a and b with any strides, c and out with contiguous columns; c may be out, or have one row, which then
-stands for all (a bias). beta == 0 does not read c, alpha == 0 reads neither a nor b. Serial, no GIL, no state: rectangles may run at the
-same time, and a product has the same bits however it is cut into them.
+stands for all (a bias). beta == 0 does not read c, alpha == 0 reads neither a nor b. Serial, no GIL, no state: rectangles may
+run at the same time, and a product has the same bits however it is cut into them.
 
     for jc in columns by NC                        B block, KC x NC, packed: stays in L2 (960 KB of 1 or 2 MB)
       for pc in k by KC
@@ -13,9 +13,9 @@ same time, and a product has the same bits however it is cut into them.
           for jr in the block's columns by NR      register tile, MR x NR
 
 b is not packed where that would cost more than it saves: few rows to share the packed panel, or b small enough for L1; then
-only a ragged last panel is. A strip of a is packed only where k is not its contiguous axis: each step of k would touch another page.
-One or two rows have nothing to share: whole rows of b are added up, four at a time. Few rows or columns against a transposed b, a
-matrix times a vector among them, are dot products along k.
+only a ragged last panel is. A strip of a is packed only where k is not its contiguous axis: each step of k would touch another
+page. One or two rows have nothing to share: whole rows of b are added up, four at a time. Few rows or columns against a
+transposed b, a matrix times a vector among them, are dot products along k.
 """
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def row_stride(c):
 
 @inner
 def pack_panel(b, p0, k, j0, n, width, packed, at):
-    """packed[at + p * width + j] = b[p0 + p, j0 + j], zero for n <= j < width; whole W x W blocks of a transposed b in registers."""
+    """packed[at + p * width + j] = b[p0 + p, j0 + j], zero for n <= j < width; W x W blocks of a transposed b in registers."""
     if n < width:
         packed[at:at + k * width] = 0
     size, w = packed.itemsize, lanes(packed)

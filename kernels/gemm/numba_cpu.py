@@ -12,14 +12,15 @@ What the kernel cannot write directly: out with scattered elements (a stand-in, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from tilewright.core.registry import FLOATS, HALVES, Call, Kernel
 from tilewright.core.threads import get_num_threads, run_ranges
 from tilewright.kernels.gemm.spec import ACTIVATIONS, compute_dtype
-from tilewright.kernels.vector.host import BYTES, ISA, njit
-from tilewright.kernels.vector.ranges import compiled, flat
+from tilewright.kernels.vector.host import BYTES, njit
+from tilewright.kernels.vector.ranges import compiled, flat, width
 from tilewright.kernels.vector.rows import column_sums_range
 
 from .blocked import gemm_range
@@ -56,18 +57,19 @@ def _rectangles(m: int, n: int, k: int, itemsize: int) -> list[tuple[int, int, i
         return [(0, m, 0, n)]
     nr = NV * BYTES // itemsize
     across = min(RECTANGLES * threads, -(-n // (2 * nr)))
-    width = -(-n // (across * nr)) * nr
-    down = -(-RECTANGLES * threads // -(-n // width))
-    height = -(-m // (down * MR)) * MR
-    return [(i, min(i + height, m), j, min(j + width, n)) for i in range(0, m, height) for j in range(0, n, width)]
+    columns = -(-n // (across * nr)) * nr
+    down = -(-RECTANGLES * threads // -(-n // columns))
+    rows = -(-m // (down * MR)) * MR
+    return [(i, min(i + rows, m), j, min(j + columns, n)) for i in range(0, m, rows) for j in range(0, n, columns)]
 
 
 def _contiguous_columns(x: np.ndarray) -> bool:
     return x.strides[1] == x.itemsize or x.shape[1] <= 1
 
 
-def product(alpha: float, a: np.ndarray, b: np.ndarray, beta: float, c: np.ndarray | None, out: np.ndarray, code: int = 0) -> None:
-    """out = activation(alpha * a @ b + beta * c), float32 or float64, any strides; c: (M, N), (1, N) or None; code: of ACTIVATIONS."""
+def product(alpha: float, a: np.ndarray, b: np.ndarray, beta: float, c: np.ndarray | None, out: np.ndarray,
+            code: int = 0) -> None:
+    """out = f(alpha * a @ b + beta * c), float32 or float64, any strides; c: (M, N), (1, N) or None; f: ACTIVATIONS[code]."""
     if not (out.flags.c_contiguous or not code and _contiguous_columns(out)):
         if not code and _contiguous_columns(out.T) and (c is None or c.shape == out.shape):
             product(alpha, b.T, a.T, beta, None if c is None else c.T, out.T)
@@ -148,7 +150,7 @@ def _naive(call: Call, outs: Sequence[np.ndarray]) -> None:
         kernel(a[place], b[place], outs[0][place], 0, outs[0].shape[-2])
 
 
-def _single(xs: Sequence[np.ndarray | None]) -> list[np.ndarray | None]:
+def _single(xs: Sequence[Any]) -> list[Any]:
     """Half-precision arrays as float32, others as they are."""
     return [None if x is None else x.astype(compute_dtype(x.dtype), copy=False) for x in xs]
 
@@ -159,9 +161,10 @@ def _describe(call: Call) -> str:
         call.note_copy(f"{call.dtype} operands and result: converted to float32 and back")
     if call.op == "gemm" and call.inputs[2] is not None and not _contiguous_columns(call.inputs[2]):
         call.note_copy("c: its columns are not contiguous; copied into out first")
-    m, n, k = (*call.inputs[0].shape[-2:-1], call.inputs[1].shape[0 if call.op == "linear" else -1], call.inputs[0].shape[-1])
-    threads = min(get_num_threads(), len(_rectangles(m, n, k, dtype.itemsize)))
-    return f"{ISA}, {BYTES // dtype.itemsize} lanes, tile {MR}x{NV * BYTES // dtype.itemsize}, {threads} thread{'s' * (threads > 1)}"
+    a, b = call.inputs[:2]
+    n = b.shape[0] if call.op == "linear" else b.shape[-1]
+    threads = min(get_num_threads(), len(_rectangles(a.shape[-2], n, a.shape[-1], dtype.itemsize)))
+    return f"{width(dtype)}, tile {MR}x{NV * BYTES // dtype.itemsize}, {threads} thread{'s' * (threads > 1)}"
 
 
 KERNELS = [

@@ -21,7 +21,7 @@ from tilewright.core.registry import Call, Kernel
 from tilewright.core.threads import run_ranges
 from tilewright.kernels.vector import rows as r
 from tilewright.kernels.vector.host import inner, njit
-from tilewright.kernels.vector.memory import filled, first_lanes, lanes, load, load_n, reduce_add, store_n
+from tilewright.kernels.vector.memory import filled, first_lanes, lanes, load_n, reduce_add, store_n
 from tilewright.kernels.vector.ranges import GRAIN, Flat, compiled, flat, note_copies, run_rows, width
 from tilewright.kernels.vector.simd import fma, select
 

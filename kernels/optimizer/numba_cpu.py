@@ -6,9 +6,10 @@
     squares_range(grad, parts, lo, hi)       parts[b] = the sum of squares of block b of BLOCK elements, lo <= b < hi
     scale_range(grad, factor, lo, hi)
 
-Contiguous 1-D arrays of one dtype, float32 or float64 (parts: float64). Serial, without the GIL, callable from other compiled code.
-adam: step_size = lr / (1 - beta1^t), root_scale = 1 / sqrt(1 - beta2^t), rest = 1 - beta (float32 has no digits left of it), weight_decay
-goes to the gradient, decay = 1 - lr * wd to the parameter (AdamW). Squares are summed in float64: gradients whose squares would overflow float32 still have a norm.
+Contiguous 1-D arrays of one dtype, float32 or float64 (parts: float64). Serial, without the GIL, callable from other compiled
+code. adam: step_size = lr / (1 - beta1^t), root_scale = 1 / sqrt(1 - beta2^t), rest = 1 - beta (a float32 beta has lost its
+digits), weight_decay goes to the gradient, decay = 1 - lr * wd to the parameter (AdamW). Squares are summed in float64: gradients
+whose squares would overflow float32 still have a norm.
 """
 from __future__ import annotations
 
@@ -99,7 +100,8 @@ def _sgd(call: Call, outs: Sequence[np.ndarray]) -> None:
         if buffers is None:
             _in_place(sgd_range, "xyffii", (grad, param), a["lr"], a["weight_decay"])
         else:
-            _in_place(momentum_range, "xyyffifii", (grad, param, buffers[i]), a["lr"], a["momentum"], int(a["nesterov"]), a["weight_decay"])
+            _in_place(momentum_range, "xyyffifii", (grad, param, buffers[i]), a["lr"], a["momentum"], int(a["nesterov"]),
+                      a["weight_decay"])
 
 
 def _adam(call: Call, outs: Sequence[np.ndarray]) -> None:

@@ -15,6 +15,7 @@ edit in this folder, delete the cached files of the kernels that use it (`__pyca
 from __future__ import annotations
 
 import os
+from typing import Any
 
 if "NUMBA_CACHE_DIR" not in os.environ and os.environ.get("TILEWRIGHT_CACHE_DIR"):
     os.environ["NUMBA_CACHE_DIR"] = os.path.join(os.environ["TILEWRIGHT_CACHE_DIR"], "numba")
@@ -39,8 +40,7 @@ def _force(isa: str) -> None:
     for name in features:
         if name.startswith(_ABOVE[isa]):
             features[name] = False
-    config.CPU_NAME = llvm.get_host_cpu_name()
-    config.CPU_FEATURES = features.flatten()
+    vars(config).update(CPU_NAME=llvm.get_host_cpu_name(), CPU_FEATURES=features.flatten())
 
 
 if os.environ.get("TILEWRIGHT_ISA") and "x86_64" in llvm.get_process_triple():
@@ -61,7 +61,19 @@ HAS_FMA = ISA != "baseline"
 """Whether `fma` rounds once. Where it does not, formulas that depend on it split their operands instead."""
 
 
-njit = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+
+def _can_cache() -> bool:
+    """Whether there is a folder that Numba can write to; where there is none, `cache=True` raises."""
+    try:
+        numba.njit(cache=True)(_can_cache)
+    except RuntimeError:
+        return False
+    return True
+
+
+KERNEL: dict[str, Any] = {"nogil": True, "error_model": "numpy", "cache": _can_cache()}
+njit = numba.njit(**KERNEL)
 """For kernels: no GIL, division as NumPy's, compiled code kept on disk."""
 inner = numba.njit(nogil=True, error_model="numpy")
 """For the functions that kernels call: compiled into each kernel that uses them, and cached with it."""

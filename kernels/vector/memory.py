@@ -1,7 +1,7 @@
 """Loads and stores between vectors and contiguous 1-D arrays, conversions, and sums over the lanes in a fixed order.
 
-Nothing is assumed about alignment. The forms with `_n` touch the first n lanes only (0 <= n <= W); loaded lanes beyond n are 0. With
-AVX-512 a mask costs nothing; elsewhere they branch, and use a mask (AVX2) or scalar moves only where n < W.
+Nothing is assumed about alignment. The forms with `_n` touch the first n lanes only (0 <= n <= W); loaded lanes beyond n are 0.
+With AVX-512 a mask costs nothing; elsewhere they branch, and use a mask (AVX2) or scalar moves only where n < W.
 """
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ A kernel is a function of file scope under `@njit`, over a half-open range [lo, 
 `compiled(kernel, "xyii", dtype)` is that kernel for one signature, compiled (or read from disk) at first use. One letter each:
 
     x   read-only contiguous 1-D array of the dtype       X   read-only 2-D array, any strides      f   scalar of the dtype
-    y   writable contiguous 1-D array                     Y   writable 2-D array, any strides       l   x of int64, d: y of float64
+    y   writable contiguous 1-D array                     Y   writable 2-D array, any strides       i   integer
+    l   x, but of int64                                   d   y, but of float64
 
 One signature serves all callers: read-only or not, C order or not, so there is one entry in the cache for each dtype.
 """
@@ -22,13 +23,13 @@ from numba import types
 from tilewright.core.registry import Call
 from tilewright.core.threads import run_ranges
 
-from .host import BYTES, ISA, inner
+from .host import BYTES, ISA, KERNEL, inner
 from .memory import lanes, load, load_n, store, store_n
 
 GRAIN = 32768  # elements of a cheap function that are worth a thread: some 10 us
 
 
-def _letter(letter: str, scalar: types.Type) -> types.Type:
+def _letter(letter: str, scalar: Any) -> Any:
     if letter in "xyXY":
         return types.Array(scalar, 1 if letter in "xy" else 2, "C" if letter in "xy" else "A", readonly=letter in "xX")
     return {"f": scalar, "i": types.intp, "l": types.Array(types.int64, 1, "C", readonly=True),
@@ -40,7 +41,7 @@ def compiled(kernel: Any, letters: str, dtype: np.dtype) -> Callable[..., Any]:
     """A kernel compiled for one signature; see the head of this file."""
     scalar = numba.from_dtype(dtype)
     signature = tuple(_letter(letter, scalar) for letter in letters)
-    return numba.njit(signature, nogil=True, cache=True, error_model="numpy")(kernel.py_func)
+    return numba.njit(signature, **KERNEL)(kernel.py_func)
 
 
 def flat(x: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Sums and maxima over one row of contiguous elements, in an order that depends on the row's length alone.
 
-A kernel passes the function to sum as an attribute of a module, `row_sum(rows.product, ...)`: through a global name of its own file
-Numba takes the function's address, and does not cache the kernel.
+A kernel passes the function to sum as an attribute of a module, `row_sum(rows.product, ...)`: through a global name of its own
+file Numba takes the function's address, and does not cache the kernel.
 """
 from __future__ import annotations
 

@@ -5,13 +5,14 @@
     y = select(x < 0.0, 0.0, y)     comparisons give masks; both branches are evaluated
     store_n(b, j, y, n)             the first n lanes only; b[j + n] and beyond are neither read nor written
 
-A vector lives inside compiled code only. Lanes never mix but in the sums of memory.py, so a result does not depend on how a range of
-elements was cut into vectors: tails run the same formula under a mask.
+A vector lives inside compiled code only. Lanes never mix but in the sums of memory.py, so a result does not depend on how a
+range of elements was cut into vectors: tails run the same formula under a mask.
 """
 from __future__ import annotations
 
 import operator
 from functools import partial
+from typing import Any
 
 from llvmlite import ir
 from numba import types
@@ -26,7 +27,7 @@ I32 = ir.IntType(32)
 class Vector(types.Type):
     """`lanes` values of one Numba scalar type; of booleans for a mask."""
 
-    def __init__(self, dtype: types.Type, lanes: int):
+    def __init__(self, dtype: Any, lanes: int):
         self.dtype, self.lanes = dtype, lanes
         super().__init__(name=f"vector({dtype} x {lanes})")
 
@@ -41,7 +42,7 @@ class Vector(types.Type):
             element = ir.IntType(self.dtype.bitwidth)
         return ir.VectorType(element, self.lanes)
 
-    def of(self, dtype: types.Type) -> Vector:
+    def of(self, dtype: Any) -> Vector:
         """As many lanes of another type."""
         return Vector(dtype, self.lanes)
 
@@ -51,7 +52,7 @@ class Vector(types.Type):
         return self.of(types.int32 if self.dtype.bitwidth == 32 else types.int64)
 
 
-def vector(dtype: types.Type) -> Vector:
+def vector(dtype: Any) -> Vector:
     """The vector of `dtype` that fills one register of the host."""
     return Vector(dtype, BYTES * 8 // dtype.bitwidth)
 
@@ -305,6 +306,6 @@ if ISA == "avx512":
 else:
     @inner
     def ldexp(x, n):
-        """x * 2^n, rounded once where x is between 2^-8 and 2^8, for integers n held as floats, of at most twice a normal exponent."""
+        """x * 2^n, rounded once where x is between 2^-8 and 2^8, for integers n held as floats, up to twice a normal exponent."""
         half = fma(n, 0.5, pick(n, *MAGIC)) - pick(n, *MAGIC)
         return x * power2(half) * power2(n - half)
