@@ -71,6 +71,13 @@ def test_a_gradient_has_the_dtype_of_its_leaf():
     assert z.grad.dtype == np.float32
 
 
+@pytest.mark.parametrize("wrong", [lambda x: x + np.ones(4), lambda x: x.reshape(4, 4), lambda x: x.sum(axis=2),
+                                   lambda x: x.max(3), lambda x: x.transpose(0, 0), lambda x: x.__setitem__(0, np.ones(5)), lambda x: x @ x])
+def test_shapes_that_do_not_fit(wrong):
+    with pytest.raises(ShapeError, match=r"\(2, 3\)"):
+        wrong(tw.Tensor(np.ones((2, 3))))
+
+
 # ---- backward
 
 def test_gradients_add_up():
@@ -81,6 +88,15 @@ def test_gradients_add_up():
     y = x * 2
     (y * y + y).sum().backward()
     assert x.grad.tolist() == [9 + 10, 9 + 18]
+
+
+def test_without_dimensions():
+    x = tw.Tensor(2.0, requires_grad=True)
+    y = x * 3 + x
+    assert type(y.data) is np.ndarray and y.shape == ()
+    for n in (1, 2):
+        (y * 0.5).backward(retain_graph=True)
+        assert type(x.grad) is np.ndarray and x.grad.shape == () and x.grad == 2 * n
 
 
 def test_gradients_of_two_leaves_never_share_memory():

@@ -126,6 +126,8 @@ def backward(root: Node, gradient: np.ndarray, retain_graph: bool) -> None:
             node.saved = None
         if dy is None:  # no gradient flowed into this node
             continue
+        if type(dy) is not np.ndarray:  # NumPy turns results without dimensions into scalars
+            dy = np.asarray(dy)
         parents = node.parents
         for parent, g in zip(parents, node.backward(dy, saved, parents), strict=True):
             if parent is None or g is None:
@@ -145,4 +147,4 @@ def accumulate(leaf: Leaf, g: Any, dy: Any = None) -> None:
         g = g.copy()
     if g.dtype != leaf.data.dtype:
         g = g.astype(leaf.data.dtype)
-    leaf.grad = g if leaf.grad is None else leaf.grad + g
+    leaf.grad = g if leaf.grad is None else np.asarray(leaf.grad + g)

@@ -333,14 +333,14 @@ def _view_of(base: Tensor, t: Tensor) -> Tensor:
     return t
 
 
-def made(data: Any, node: Node | None) -> Tensor:
-    """The tensor of a result. A node makes it part of the tape."""
+def made(data: Any) -> Tensor:
+    """The tensor of a result, not on the tape yet."""
     t = _new(Tensor)
     t.data = data if type(data) is np.ndarray else np.asarray(data)
     t.grad = None
-    t._node = node
+    t._node = None
     t._version = Version()
-    t.requires_grad = node is not None
+    t.requires_grad = False
     return t
 
 
@@ -351,9 +351,12 @@ def _parent(x: Any) -> Any:
 
 def _unary(name: str, x: Tensor, *attrs: Any) -> Tensor:
     rule = RULES[name]
-    y = rule.forward(x.data, *attrs)
+    try:
+        y = rule.forward(x.data, *attrs)
+    except ValueError as error:
+        raise ShapeError(f"{name} of a tensor of shape {x.shape}: {error}") from None
     if not (x.requires_grad and recording()):
-        return made(y, None)
+        return made(y)
     return _record(name, rule, (x,), (x._node or x,), y, attrs)
 
 
@@ -361,10 +364,13 @@ def _binary(name: str, a: Any, b: Any, *attrs: Any) -> Tensor:
     rule = RULES[name]
     operands = a, b
     a_data, b_data = (x.data if isinstance(x, Tensor) else _operand(x) for x in operands)
-    y = rule.forward(a_data, b_data, *attrs)
+    try:
+        y = rule.forward(a_data, b_data, *attrs)
+    except ValueError as error:
+        raise ShapeError(f"{name} of shapes {np.shape(a_data)} and {np.shape(b_data)}: {error}") from None
     parents = (_parent(a), _parent(b)) if recording() else (None, None)
     if parents == (None, None):
-        return made(y, None)
+        return made(y)
     return _record(name, rule, operands, parents, y, attrs)
 
 
@@ -377,7 +383,7 @@ def _record(name: str, rule: Rule, operands: tuple[Any, ...], parents: tuple[Any
     """The tensor of a result, with a node that keeps what the gradients of the operands that want one will read."""
     reads = "".join(r for r, parent in zip(rule.reads, parents, strict=True) if parent is not None)
     arrays = [x.data if isinstance(x, Tensor) else x for x in operands]
-    t = made(y, None)
+    t = made(y)
     guards: list[Guard] = [(x._version, x._version.count) for x, letter in zip(operands, "ab", strict=False)
                            if letter in reads and isinstance(x, Tensor)]
     if "y" in reads:
@@ -430,9 +436,9 @@ def apply(op: str, inputs: Sequence[Any], attrs: dict[str, Any], backend: str | 
         parents.append(parent)
     outputs = table.run(backend, op, *arrays, **attrs)
     if not (wanted and recording()):
-        return tuple(map(Tensor, outputs)) if isinstance(outputs, tuple) else made(outputs, None)
+        return tuple(map(Tensor, outputs)) if isinstance(outputs, tuple) else made(outputs)
     gradient = table.gradient_of(op)
-    t = made(outputs, None)
+    t = made(outputs)
     guards.append((-1, t._version, 0))
     t._node = Node(op, table.backward, tuple(parents), (op, gradient, tuple(arrays), t.data, attrs, backend, guards), ())
     t.requires_grad = True

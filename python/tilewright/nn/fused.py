@@ -31,13 +31,13 @@ def linear(x: Tensor, w: Tensor, bias: Tensor | None, activation: str | None) ->
     """activation(x @ w.T + bias) for x (..., in) and w (out, in)."""
     x_data, w_data, bias_data = x.data, w.data, None if bias is None else bias.data
     if not ((w.requires_grad or x.requires_grad or (bias is not None and bias.requires_grad)) and recording()):
-        return made(ops.linear(x_data, w_data, bias_data, activation=activation), None)
+        return made(ops.linear(x_data, w_data, bias_data, activation=activation))
     if activation in _BY_SIGN:
         z = y = ops.linear(x_data, w_data, bias_data, activation=activation)
     else:
         z = ops.linear(x_data, w_data, bias_data)
         y = _activate(activation, z)  # type: ignore[arg-type]
-    t = made(y, None)
+    t = made(y)
     guards = (x._version, x._version.count), (w._version, w._version.count)
     if activation is not None and z is y:
         guards += ((t._version, 0),)  # type: ignore[assignment]
