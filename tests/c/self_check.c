@@ -1,0 +1,139 @@
+// A plain C user of libtilewright: computes with each group of the public header and compares with double arithmetic.
+// Prints the instruction set and what was wrong; the exit status is the number of complaints. Built and run by
+// test_c_abi.py on this machine and by test_aarch64.py for another one.
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tilewright.h"
+
+static int complaints;
+
+static void expect(int ok, const char *what) {
+    if (!ok && complaints++ < 20) printf("wrong: %s\n", what);
+}
+
+static unsigned state = 1;
+static float uniform(void) { // -1 .. 1
+    state = state * 1664525u + 1013904223u;
+    return (float)(state >> 8) / (1 << 23) - 1;
+}
+static int below(int n) { return (int)((uniform() + 1) / 2 * 0.999999f * (float)n); }
+
+static float *new_floats(ptrdiff_t n, int fill) {
+    float *x = malloc((size_t)(n + 1) * sizeof *x); // exactly what is needed and one: an overrun is for a sanitizer to see
+    for (ptrdiff_t i = 0; i < n; i++) x[i] = fill ? uniform() : NAN;
+    return x;
+}
+
+// ---- gemm: random shapes around the tiles, each operand in rows or in columns
+
+static void check_gemm(int m, int n, int k, double alpha, double beta, int threads) {
+    const int a_rows = below(2), b_rows = below(2), c_rows = below(2);
+    float *a = new_floats((ptrdiff_t)m * k, 1), *b = new_floats((ptrdiff_t)k * n, 1), *c = new_floats((ptrdiff_t)m * n, beta != 0);
+    float *before = new_floats((ptrdiff_t)m * n, 0);
+    memcpy(before, c, (size_t)m * n * sizeof *c);
+    const tw_gemm_call call = {.dtype = TW_FLOAT32, .m = m, .n = n, .k = k, .alpha = alpha, .beta = beta,
+                               .a = {a, a_rows ? k : 1, a_rows ? 1 : m}, .b = {b, b_rows ? n : 1, b_rows ? 1 : k},
+                               .c = {c, c_rows ? n : 1, c_rows ? 1 : m}};
+    tw_set_num_threads(threads);
+    expect(tw_gemm(&call) == TW_OK, "tw_gemm returns TW_OK");
+    char what[120];
+    snprintf(what, sizeof what, "gemm %dx%dx%d alpha %g beta %g, rows %d%d%d, %d threads", m, n, k, alpha, beta, a_rows, b_rows, c_rows, threads);
+    int ok = 1;
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < n; j++) {
+            double sum = 0, size = 0; // |error| <= (k + 4) eps (|alpha| |a||b| + |beta c|), any order of the sum
+            for (int p = 0; p < k; p++) {
+                const double t = (double)a[i * call.a.row + p * call.a.col] * b[p * call.b.row + j * call.b.col];
+                sum += t;
+                size += fabs(t);
+            }
+            const ptrdiff_t at = i * call.c.row + j * call.c.col;
+            const double old = beta != 0 ? beta * before[at] : 0;
+            ok &= fabs(c[at] - (alpha * sum + old)) <= (k + 4) * 1.2e-7 * (fabs(alpha) * size + fabs(old));
+        }
+    expect(ok, what);
+    free(a), free(b), free(c), free(before);
+}
+
+static void check_products(void) {
+    static const int sizes[] = {0, 1, 2, 3, 5, 7, 8, 9, 11, 12, 13, 15, 16, 17, 24, 25, 33, 47, 48, 49, 65, 97};
+    const int count = sizeof sizes / sizeof *sizes;
+    for (int round = 0; round < 400; round++)
+        check_gemm(sizes[below(count)], sizes[below(count)], round % 40 ? sizes[below(count)] : 1030, round % 3 ? 1 : 0.5,
+                   round % 4 == 0 ? 0 : round % 4 == 1 ? 1 : -0.7, 1 + round % 2);
+    check_gemm(200, 150, 130, 1, 0, 2);
+}
+
+static void check_cblas(void) {
+    const float a[] = {1, 2, 3, 4, 5, 6}, b[] = {1, 0, 0, 1, 2, -1}; // (2, 3), (3, 2)
+    float c[] = {NAN, NAN, NAN, NAN};
+    tw_cblas_sgemm(101, 111, 111, 2, 2, 3, 1, a, 3, b, 2, 0, c, 2);
+    expect(c[0] == 7 && c[1] == -1 && c[2] == 16 && c[3] == -1, "tw_cblas_sgemm row-major");
+    const float column[] = {1, 4, 2, 5, 3, 6}; // the same (2, 3) by columns
+    tw_cblas_sgemm(102, 111, 112, 2, 2, 3, 1, column, 2, b, 2, 0, c, 2);
+    expect(c[0] == 7 && c[1] == 16 && c[2] == -1 && c[3] == -1, "tw_cblas_sgemm column-major, b transposed");
+    const double d[] = {2}, e[] = {3};
+    double f[] = {5};
+    tw_cblas_dgemm(101, 112, 113, 1, 1, 1, 2, d, 1, e, 1, -1, f, 1);
+    expect(f[0] == 7, "tw_cblas_dgemm");
+    tw_cblas_sgemm(101, 111, 111, 2, 2, 3, 1, a, 2, b, 2, 0, c, 2); // lda too small: named on standard error
+    expect(c[0] == 7 && c[3] == -1, "tw_cblas_sgemm leaves c alone when lda is too small");
+    expect(tw_gemm(&(tw_gemm_call){.m = -1}) == TW_INVALID, "a negative size is TW_INVALID");
+}
+
+// ---- everything else: a few elements, against libm in double
+
+static int near(double found, double expected) { return fabs(found - expected) <= 1e-6 + 2e-6 * fabs(expected); }
+
+enum { ROWS = 5, COLS = 37 };
+static tw_matrix rows_of(float *x) { return (tw_matrix){x, COLS, 1}; }
+
+static void check_maps(void) {
+    float *x = new_floats(ROWS * COLS, 1), *y = new_floats(ROWS * COLS, 0);
+    for (int i = 0; i < ROWS * COLS; i++) x[i] *= 10;
+    int ok = tw_activation(TW_FLOAT32, TW_GELU, 0, ROWS, COLS, rows_of(x), rows_of(y)) == TW_OK;
+    for (int i = 0; i < ROWS * COLS; i++) ok &= near(y[i], x[i] * 0.5 * erfc(-x[i] / sqrt(2)));
+    expect(ok, "gelu");
+    ok = tw_activation(TW_FLOAT32, TW_TANH, 0, ROWS, COLS, rows_of(x), rows_of(y)) == TW_OK;
+    for (int i = 0; i < ROWS * COLS; i++) ok &= near(y[i], tanh(x[i]));
+    expect(ok, "tanh");
+    ok = tw_softmax(TW_FLOAT32, 0, ROWS, COLS, rows_of(x), rows_of(y)) == TW_OK;
+    for (int i = 0; i < ROWS; i++) {
+        double sum = 0;
+        for (int j = 0; j < COLS; j++) sum += exp(x[i * COLS + j]);
+        for (int j = 0; j < COLS; j++) ok &= near(y[i * COLS + j], exp(x[i * COLS + j]) / sum);
+    }
+    expect(ok, "softmax");
+    ok = tw_norm(TW_FLOAT32, 1, ROWS, COLS, rows_of(x), NULL, NULL, 1e-5, rows_of(y)) == TW_OK;
+    for (int i = 0; i < ROWS; i++) {
+        double mean = 0, variance = 0;
+        for (int j = 0; j < COLS; j++) mean += x[i * COLS + j] / (double)COLS;
+        for (int j = 0; j < COLS; j++) variance += pow(x[i * COLS + j] - mean, 2) / COLS;
+        for (int j = 0; j < COLS; j++) ok &= near(y[i * COLS + j], (x[i * COLS + j] - mean) / sqrt(variance + 1e-5));
+    }
+    expect(ok, "layer_norm");
+    const int64_t indices[] = {4, 0, 4};
+    ok = tw_embedding(TW_FLOAT32, ROWS, COLS, rows_of(x), 3, indices, rows_of(y)) == TW_OK;
+    for (int i = 0; i < 3; i++) ok &= !memcmp(y + i * COLS, x + indices[i] * COLS, COLS * sizeof *x);
+    expect(ok, "embedding");
+    ok = tw_dropout(TW_FLOAT32, 0.5, 7, 0, ROWS, COLS, rows_of(x), rows_of(y)) == TW_OK;
+    int kept = 0;
+    for (int i = 0; i < ROWS * COLS; i++) {
+        ok &= y[i] == 0 || y[i] == 2 * x[i];
+        kept += y[i] != 0;
+    }
+    expect(ok && kept > 60 && kept < 125, "dropout");
+    free(x), free(y);
+}
+
+int main(void) {
+    if (tw_isa_error()) printf("%s\n", tw_isa_error());
+    check_products();
+    check_cblas();
+    check_maps();
+    printf("isa %s, complaints %d\n", tw_isa(), complaints);
+    return complaints > 100 ? 100 : complaints;
+}
