@@ -72,7 +72,8 @@ def test_a_gradient_has_the_dtype_of_its_leaf():
 
 
 @pytest.mark.parametrize("wrong", [lambda x: x + np.ones(4), lambda x: x.reshape(4, 4), lambda x: x.sum(axis=2),
-                                   lambda x: x.max(3), lambda x: x.transpose(0, 0), lambda x: x.__setitem__(0, np.ones(5)), lambda x: x @ x])
+                                   lambda x: x.max(3), lambda x: x.transpose(0, 0), lambda x: x @ x,
+                                   lambda x: x.__setitem__(0, np.ones(5))])
 def test_shapes_that_do_not_fit(wrong):
     with pytest.raises(ShapeError, match=r"\(2, 3\)"):
         wrong(tw.Tensor(np.ones((2, 3))))
