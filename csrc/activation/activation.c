@@ -55,7 +55,8 @@ int tw_activation(int dtype, int activation, double param, ptrdiff_t rows, ptrdi
         return TW_INVALID;
     const context c = context_of(dtype, activation, param);
     const int size = dtype == TW_FLOAT32 ? 4 : 8;
-    tw_run_elementwise(&(tw_elementwise){2, 1u << 1, size, rows, cols, {x, y}, nanoseconds[activation] * size / 4, forward, &c});
+    tw_run_elementwise(&(tw_elementwise){.operands = 2, .read = 1, .written = 2, .itemsize = size, .rows = rows, .cols = cols,
+                                         .operand = {x, y}, .ns = nanoseconds[activation] * size / 4, .chunk = forward, .context = &c});
     return TW_OK;
 }
 
@@ -65,7 +66,7 @@ int tw_activation_backward(int dtype, int activation, double param, ptrdiff_t ro
         return TW_INVALID;
     const context c = context_of(dtype, activation, param);
     const int size = dtype == TW_FLOAT32 ? 4 : 8;
-    tw_run_elementwise(
-        &(tw_elementwise){3, 1u << 2, size, rows, cols, {dy, x, dx}, nanoseconds[activation] * size / 4, backward, &c});
+    tw_run_elementwise(&(tw_elementwise){.operands = 3, .read = 3, .written = 4, .itemsize = size, .rows = rows, .cols = cols,
+                                         .operand = {dy, x, dx}, .ns = nanoseconds[activation] * size / 4, .chunk = backward, .context = &c});
     return TW_OK;
 }

@@ -26,7 +26,8 @@ int tw_dropout(int dtype, double p, uint64_t seed, uint64_t first, ptrdiff_t row
         return TW_INVALID;
     const tw_dropout_kernels *k = dtype == TW_FLOAT32 ? TW_PICK(tw_dropout_f32) : TW_PICK(tw_dropout_f64);
     const context c = {k->map, first, seed, (uint64_t)rint(p * 4294967296.0), p < 1 ? 1 / (1 - p) : 0};
-    tw_run_elementwise(
-        &(tw_elementwise){2, 1u << 1, dtype == TW_FLOAT32 ? 4 : 8, rows, cols, {x, y}, NS, chunk, &c});
+    tw_run_elementwise(&(tw_elementwise){.operands = 2, .read = 1, .written = 2, .itemsize = dtype == TW_FLOAT32 ? 4 : 8,
+                                         .rows = rows, .cols = cols, .operand = {x, y}, .ns = NS, .ordered = 1, .chunk = chunk,
+                                         .context = &c});
     return TW_OK;
 }

@@ -1,7 +1,7 @@
 // Rows of a table by index, and the sums over equal indices that are its gradient. Copying needs no instruction set.
 #include <string.h>
 
-#include "../loops/elementwise.h"
+#include "../loops/tile.h"
 #include "../threads/threads.h"
 
 #define NS_PER_ELEMENT 0.3  // a row from memory, by one thread
@@ -15,9 +15,7 @@ typedef struct {
     tw_matrix from, to;
 } job;
 
-static char *at(tw_matrix m, ptrdiff_t row, ptrdiff_t col, int itemsize) {
-    return (char *)m.data + (row * m.row + col * m.col) * itemsize;
-}
+static char *at(tw_matrix m, ptrdiff_t row, ptrdiff_t col, int itemsize) { return tw_at(m, itemsize, row, col).data; }
 
 static int is_invalid(int dtype, ptrdiff_t table_rows, ptrdiff_t count, const int64_t *indices) {
     if (dtype != TW_FLOAT32 && dtype != TW_FLOAT64)

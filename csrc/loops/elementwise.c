@@ -1,73 +1,82 @@
 #include "elementwise.h"
 
-#include <stdint.h>
+#include <stdlib.h>
 
 #include "../threads/threads.h"
+#include "tile.h"
 
 enum {
-    BUFFERED = 512,          // elements a strided chunk: four operands of doubles are 16 KiB, half of an L1
+    TILE = 512,              // elements of a tile: four operands of doubles are 16 KiB, half of an L1
     GRAIN = 4096,            // elements: whole pages of output a thread
     STREAM_BYTES = 2 << 20,  // outputs from here on do not stay in an L2 anyway
 };
 
-void tw_gather(ptrdiff_t n, int itemsize, const void *from, ptrdiff_t stride, void *to) {
-    if (itemsize == 4)
-        for (ptrdiff_t i = 0; i < n; i++) ((uint32_t *)to)[i] = ((const uint32_t *)from)[i * stride];
-    else
-        for (ptrdiff_t i = 0; i < n; i++) ((uint64_t *)to)[i] = ((const uint64_t *)from)[i * stride];
+// ---- contiguous rows: elements [begin, end) of all rows laid end to end
+
+static int wants_stream(const tw_elementwise *job) {
+    const int out = job->operands - 1;
+    for (int o = 0; o < out; o++)
+        if (job->operand[o].data == job->operand[out].data)
+            return 0;  // in place: the lines are in the cache already
+    return job->rows == 1 && job->cols * job->itemsize >= STREAM_BYTES;
 }
 
-void tw_scatter(ptrdiff_t n, int itemsize, const void *from, void *to, ptrdiff_t stride) {
-    if (itemsize == 4)
-        for (ptrdiff_t i = 0; i < n; i++) ((uint32_t *)to)[i * stride] = ((const uint32_t *)from)[i];
-    else
-        for (ptrdiff_t i = 0; i < n; i++) ((uint64_t *)to)[i * stride] = ((const uint64_t *)from)[i];
-}
-
-// One chunk within a row.
-static void run_chunk(const tw_elementwise *job, ptrdiff_t row, ptrdiff_t col, ptrdiff_t n, int stream) {
-    _Alignas(64) char buffer[TW_OPERANDS][BUFFERED * sizeof(double)];
-    void *data[TW_OPERANDS];
-    for (int o = 0; o < job->operands; o++) {
-        const tw_matrix *m = &job->operand[o];
-        data[o] = (char *)m->data + (row * m->row + col * m->col) * job->itemsize;
-        if (m->col != 1) {
-            tw_gather(n, job->itemsize, data[o], m->col, buffer[o]);
-            data[o] = buffer[o];
-        }
-    }
-    job->chunk(job, row * job->cols + col, n, data, stream);
-    for (int o = 0; o < job->operands; o++) {
-        const tw_matrix *m = &job->operand[o];
-        if (m->col != 1 && job->written >> o & 1)
-            tw_scatter(n, job->itemsize, buffer[o], (char *)m->data + (row * m->row + col * m->col) * job->itemsize, m->col);
-    }
-}
-
-// Elements [begin, end) of all rows laid end to end.
-static void run_range(void *context, ptrdiff_t begin, ptrdiff_t end) {
+static void run_elements(void *context, ptrdiff_t begin, ptrdiff_t end) {
     const tw_elementwise *job = context;
-    const int last = job->operands - 1;
-    int strided = 0, in_place = 0;
-    for (int o = 0; o <= last; o++) {
-        strided |= job->operand[o].col != 1;
-        in_place |= o < last && job->operand[o].data == job->operand[last].data; // the lines are in the cache already
-    }
-    int stream = !strided && !in_place && job->rows == 1 && job->cols * job->itemsize >= STREAM_BYTES;
+    const int stream = wants_stream(job);
     while (begin < end) {
         ptrdiff_t row = begin / job->cols, col = begin % job->cols, n = job->cols - col;
         n = n < end - begin ? n : end - begin;
-        n = strided && n > BUFFERED ? BUFFERED : n;
-        run_chunk(job, row, col, n, stream);
+        void *data[TW_OPERANDS];
+        for (int o = 0; o < job->operands; o++) data[o] = tw_at(job->operand[o], job->itemsize, row, col).data;
+        job->chunk(job, begin, n, data, stream);
         begin += n;
     }
 }
 
-// Rows that follow upon one another in every operand are one long row.
+// ---- strided: tiles [begin, end), counted along the rows
+
+typedef struct {
+    tw_elementwise job;
+    ptrdiff_t rows, cols, across;  // of a tile; tiles in a row of them
+} tiling;
+
+static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b) { return a < b ? a : b; }
+
+static void run_tiles(void *context, ptrdiff_t begin, ptrdiff_t end) {
+    const tiling *t = context;
+    const tw_elementwise *job = &t->job;
+    _Alignas(64) char buffer[TW_OPERANDS][TILE * sizeof(double)];
+    void *const data[TW_OPERANDS] = {buffer[0], buffer[1], buffer[2], buffer[3]};
+    for (; begin < end; begin++) {
+        const ptrdiff_t row = begin / t->across * t->rows, col = begin % t->across * t->cols;
+        const ptrdiff_t rows = smaller(job->rows - row, t->rows), cols = smaller(job->cols - col, t->cols);
+        for (int o = 0; o < job->operands; o++)
+            if (job->read >> o & 1)
+                tw_gather(rows, cols, job->itemsize, tw_at(job->operand[o], job->itemsize, row, col), buffer[o], cols);
+        job->chunk(job, row * job->cols + col, rows * cols, data, 0);
+        for (int o = 0; o < job->operands; o++)
+            if (job->written >> o & 1)
+                tw_scatter(rows, cols, job->itemsize, buffer[o], cols, tw_at(job->operand[o], job->itemsize, row, col));
+    }
+}
+
+// Several rows at a time only where some operand is contiguous along its columns.
+static tiling tiles_of(const tw_elementwise *job) {
+    int transposed = 0;
+    for (int o = 0; o < job->operands; o++) transposed |= labs(job->operand[o].row) < labs(job->operand[o].col);
+    const ptrdiff_t rows = transposed && !job->ordered ? smaller(job->rows, TW_TILE_ROWS) : 1, cols = TILE / rows;
+    return (tiling){*job, rows, cols, (job->cols - 1) / cols + 1};
+}
+
+// ----
+
+// Rows that follow upon one another in every operand are one long row; the stride of a single column does not matter.
 static tw_elementwise joined(const tw_elementwise *job) {
     tw_elementwise flat = *job;
     int joins = 1;
-    for (int o = 0; o < job->operands; o++) joins &= job->rows == 1 || job->operand[o].row == job->operand[o].col * job->cols;
+    for (int o = 0; o < job->operands; o++)
+        joins &= job->rows == 1 || job->operand[o].row == job->operand[o].col * job->cols;
     if (joins) {
         flat.cols *= flat.rows;
         flat.rows = 1;
@@ -82,8 +91,15 @@ void tw_run_elementwise(const tw_elementwise *job) {
     tw_elementwise flat = joined(job);
     const ptrdiff_t total = flat.rows * flat.cols;
     const double ns = total * job->ns;
-    if (total > 0 && ns < TW_PARALLEL_NS)
-        run_range(&flat, 0, total);
+    int strided = 0;
+    for (int o = 0; o < flat.operands; o++) strided |= flat.operand[o].col != 1;
+    if (total <= 0)
+        return;
+    if (strided) {
+        tiling t = tiles_of(&flat);
+        tw_parallel_ranges((flat.rows - 1) / t.rows * t.across + t.across, 1, ns, run_tiles, &t);
+    } else if (ns < TW_PARALLEL_NS)
+        run_elements(&flat, 0, total);
     else
-        tw_parallel_ranges(total, GRAIN, ns, run_range, &flat);
+        tw_parallel_ranges(total, GRAIN, ns, run_elements, &flat);
 }

@@ -3,33 +3,45 @@
 #include <stdatomic.h>
 
 #include "../threads/threads.h"
-#include "elementwise.h"
+#include "tile.h"
 
-static char *row_of(const tw_row_job *job, int operand, ptrdiff_t row) {
-    return (char *)job->operand[operand].data + row * job->operand[operand].row * job->itemsize;
-}
+// Rows that are not contiguous are copied TW_TILE_ROWS at a time, so that the lines of a transposed matrix are used whole.
+// Their distance is an odd number of lines: a power of two would put them all into one set of the cache.
 
 static int is_strided(const tw_row_job *job, int operand) { return job->operand[operand].col != 1 && job->cols > 1; }
 
+static ptrdiff_t distance(const tw_row_job *job) {
+    const ptrdiff_t line = 64 / job->itemsize, lines = (job->cols + line - 1) / line;
+    return (lines | 1) * line;
+}
+
+static void run_tile(const tw_row_job *job, ptrdiff_t begin, ptrdiff_t rows, char *space) {
+    const ptrdiff_t apart = distance(job);
+    tw_matrix at[TW_ROW_OPERANDS];
+    for (int o = 0; o < job->operands; o++) {
+        const tw_matrix m = tw_at(job->operand[o], job->itemsize, begin, 0);
+        at[o] = is_strided(job, o) ? (tw_matrix){space + o * TW_TILE_ROWS * apart * job->itemsize, apart, 1} : m;
+        if (is_strided(job, o) && o < job->inputs)
+            tw_gather(rows, job->cols, job->itemsize, m, at[o].data, apart);
+    }
+    for (ptrdiff_t row = 0; row < rows; row++) {
+        void *data[TW_ROW_OPERANDS];
+        for (int o = 0; o < job->operands; o++) data[o] = tw_at(at[o], job->itemsize, row, 0).data;
+        job->run(job, begin + row, data);
+    }
+    for (int o = job->inputs; o < job->operands; o++)
+        if (is_strided(job, o))
+            tw_scatter(rows, job->cols, job->itemsize, at[o].data, apart, tw_at(job->operand[o], job->itemsize, begin, 0));
+}
+
 int tw_run_some_rows(const tw_row_job *job, ptrdiff_t begin, ptrdiff_t end) {
-    const ptrdiff_t slot = (job->cols * job->itemsize + 63) / 64 * 64;
     int strided = 0;
     for (int o = 0; o < job->operands; o++) strided |= is_strided(job, o);
-    char *space = strided ? tw_workspace(slot * job->operands) : NULL;
+    char *space = strided ? tw_workspace(job->operands * TW_TILE_ROWS * distance(job) * job->itemsize) : NULL;
     if (strided && !space)
         return TW_NO_MEMORY;
-    for (ptrdiff_t row = begin; row < end; row++) {
-        void *data[TW_ROW_OPERANDS];
-        for (int o = 0; o < job->operands; o++) {
-            data[o] = is_strided(job, o) ? space + o * slot : row_of(job, o, row);
-            if (is_strided(job, o) && o < job->inputs)
-                tw_gather(job->cols, job->itemsize, row_of(job, o, row), job->operand[o].col, data[o]);
-        }
-        job->run(job, row, data);
-        for (int o = job->inputs; o < job->operands; o++)
-            if (is_strided(job, o))
-                tw_scatter(job->cols, job->itemsize, data[o], row_of(job, o, row), job->operand[o].col);
-    }
+    for (; begin < end; begin += TW_TILE_ROWS)
+        run_tile(job, begin, end - begin < TW_TILE_ROWS ? end - begin : TW_TILE_ROWS, space);
     return TW_OK;
 }
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "../loops/elementwise.h"
+#include "../loops/tile.h"
 #include "../threads/threads.h"
 #include "kernels.h"
 
@@ -39,8 +40,9 @@ int tw_sgd_step(int dtype, ptrdiff_t rows, ptrdiff_t cols, tw_matrix p, tw_matri
         return TW_INVALID;
     const context c = {.kernels = kernels(dtype), .sgd = s};
     const int size = size_of(dtype), operands = b.data ? 3 : 2;
-    tw_run_elementwise(
-        &(tw_elementwise){operands, 1u | 1u << 2, size, rows, cols, {p, g, b}, SGD_NS * size / 4, sgd_chunk, &c});
+    tw_run_elementwise(&(tw_elementwise){.operands = operands, .read = 7, .written = 1 | 4, .itemsize = size, .rows = rows,
+                                         .cols = cols, .operand = {p, g, b}, .ns = SGD_NS * size / 4, .chunk = sgd_chunk,
+                                         .context = &c});
     return TW_OK;
 }
 
@@ -63,8 +65,9 @@ int tw_adam_step(int dtype, ptrdiff_t rows, ptrdiff_t cols, tw_matrix p, tw_matr
                  .root_scale = 1 / sqrt(1 - pow(s->beta2, (double)s->step))},
     };
     const int size = size_of(dtype);
-    tw_run_elementwise(&(tw_elementwise){4, 1u | 1u << 2 | 1u << 3, size, rows, cols, {p, g, m, v}, ADAM_NS * size / 4,
-                                         adam_chunk, &c});
+    tw_run_elementwise(&(tw_elementwise){.operands = 4, .read = 15, .written = 1 | 4 | 8, .itemsize = size, .rows = rows,
+                                         .cols = cols, .operand = {p, g, m, v}, .ns = ADAM_NS * size / 4, .chunk = adam_chunk,
+                                         .context = &c});
     return TW_OK;
 }
 
@@ -79,7 +82,8 @@ int tw_scale(int dtype, ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, double fact
         return TW_INVALID;
     const context c = {.kernels = kernels(dtype), .factor = factor};
     const int size = size_of(dtype);
-    tw_run_elementwise(&(tw_elementwise){1, 1u, size, rows, cols, {x}, SCALE_NS * size / 4, scale_chunk, &c});
+    tw_run_elementwise(&(tw_elementwise){.operands = 1, .read = 1, .written = 1, .itemsize = size, .rows = rows, .cols = cols,
+                                         .operand = {x}, .ns = SCALE_NS * size / 4, .chunk = scale_chunk, .context = &c});
     return TW_OK;
 }
 
@@ -104,7 +108,7 @@ static void sum_piece(void *context, ptrdiff_t task) {
         sum = s->kernels->squares(end - begin, row + begin * s->size);
     for (ptrdiff_t i = begin; s->x.col != 1 && i < end; i += GATHERED) {
         const ptrdiff_t n = end - i < GATHERED ? end - i : GATHERED;
-        tw_gather(n, s->size, row + i * s->x.col * s->size, s->x.col, buffer);
+        tw_gather(1, n, s->size, tw_at(s->x, s->size, task / s->pieces, i), buffer, n);
         sum += s->kernels->squares(n, buffer);
     }
     s->sums[task] = sum;
