@@ -17,6 +17,7 @@ from tilewright.core.registry import FLOATS, HALVES, Call, Case, Spec
 
 # Position = the code of the activation in the C library.
 ACTIVATIONS = (None, "relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "softplus", "hardswish")
+_FLOAT32 = np.dtype(np.float32)
 LIPSCHITZ = 1.5  # no activation above is steeper: hardswish reaches 1.5, gelu 1.13, silu 1.10
 BENCH_SHAPES = {  # (M, N, K): square, few rows, tall and narrow, a layer of an MLP
     "small": [(64, 64, 64), (1, 256, 256), (32, 64, 64)],
@@ -27,7 +28,7 @@ BENCH_SHAPES = {  # (M, N, K): square, few rows, tall and narrow, a layer of an 
 
 def compute_dtype(dtype: np.dtype) -> np.dtype:
     """The dtype of the sums: float32 for the half-precision storage types."""
-    return np.dtype(np.float32) if dtype.name in HALVES else dtype
+    return _FLOAT32 if arrays.name_of(dtype) in HALVES else dtype
 
 
 # ---- normal forms
@@ -41,6 +42,8 @@ def _prepare_matmul(inputs: tuple, attrs: dict) -> Call:
     cols = b[:, None] if b.ndim == 1 else b
     if rows.shape[-1] != cols.shape[-2]:
         raise ShapeError(f"matmul: a {a.shape} has {rows.shape[-1]} columns, b {b.shape} has {cols.shape[-2]} rows; they must be equal")
+    if a.ndim == 2 and b.ndim == 2:
+        return Call("matmul", (a, b), {}, (((a.shape[0], b.shape[1]), a.dtype),), copies=copies)
     try:
         batch = np.broadcast_shapes(rows.shape[:-2], cols.shape[:-2])
     except ValueError:

@@ -2,13 +2,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from .errors import AliasError, ArgumentError, DTypeError, ShapeError
 
-HALF_NAMES = ("float16", "bfloat16")
+
+@cache
+def name_of(dtype: np.dtype) -> str:
+    """dtype.name, which NumPy spells out anew each time, at the cost of a small product."""
+    return dtype.name
 
 
 def as_array(x: Any, name: str) -> np.ndarray:
@@ -41,17 +46,21 @@ def operands(op: str, names: Sequence[str], values: Sequence[Any], dtypes: Seque
     Integers are refused, not converted: a product of integers in float32 would be silently inexact.
     """
     arrays = [None if v is None else as_array(v, n) for n, v in zip(names, values, strict=True)]
-    present = [a for a in arrays if a is not None]
+    dtype: Any = None
+    plain = True
     for name, a in zip(names, arrays, strict=True):
-        if a is None and name not in optional:
-            raise DTypeError(f"{op} needs an array for {name}, not None")
-        if a is not None and a.dtype.name not in dtypes:
+        if a is None:
+            if name not in optional:
+                raise DTypeError(f"{op} needs an array for {name}, not None")
+            continue
+        if name_of(a.dtype) not in dtypes:
             raise DTypeError(f"{op} computes on {', '.join(dtypes)}; {name} {shape_of(a)} is {a.dtype}. "
                              f"Convert it first, for example {name}.astype(np.float32)")
-    dtype = present[0].dtype.newbyteorder("=")
-    for a in present[1:]:
-        if a.dtype != dtype:
-            dtype = np.result_type(dtype, a.dtype)
+        plain = plain and a.flags.aligned and a.dtype.isnative and (dtype is None or a.dtype is dtype)
+        dtype = a.dtype if dtype is None or a.dtype is dtype else np.result_type(dtype, a.dtype)
+    if plain:
+        return arrays
+    dtype = dtype.newbyteorder("=")
     return [None if a is None else normal(a, dtype, n, copies) for n, a in zip(names, arrays, strict=True)]
 
 

@@ -99,7 +99,7 @@ def door(backend: str | None) -> Any:
 def why_not(kernel: Kernel, call: Call) -> str | None:
     """None if the kernel can run this call here, else the reason."""
     reason = unavailable(kernel.backend)
-    if reason is None and call.dtype.name not in kernel.dtypes:
+    if reason is None and arrays.name_of(call.dtype) not in kernel.dtypes:
         reason = f"{call.dtype} is not among its dtypes ({', '.join(kernel.dtypes)})"
     return reason or kernel.supports(call)
 
