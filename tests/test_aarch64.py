@@ -23,9 +23,9 @@ def test_self_check_on_aarch64(tmp_path: Path) -> None:
         pytest.skip(reason)
     library = tmp_path / "libtilewright.so"
     subprocess.run([sys.executable, str(BUILDER), "--cc", CC, "--out", str(library)], check=True)
-    program = tmp_path / "self_check"
-    subprocess.run([CC, "-std=c11", "-O1", "-I", str(ROOT / "csrc"), str(ROOT / "tests" / "c" / "self_check.c"), str(library), "-lm",
-                    "-o", str(program)], check=True)
+    program, source = tmp_path / "self_check", ROOT / "tests" / "c" / "self_check.c"
+    subprocess.run([CC, "-std=c11", "-O1", "-I", str(ROOT / "csrc"), str(source), str(library), "-lm", "-o", str(program)],
+                   check=True)
     done = subprocess.run([QEMU, "-L", str(SYSROOT), "-E", f"LD_LIBRARY_PATH={tmp_path}", str(program)], capture_output=True,
                           text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -41,8 +41,8 @@ def test_library_needs_no_python() -> None:
 
 @pytest.mark.skipif(shutil.which("nm") is None, reason="nm (binutils) is not here")
 def test_library_exports_the_header_and_nothing_else() -> None:
-    listed = subprocess.run(["nm", "-D", "--defined-only", native.get_library()], check=True, capture_output=True, text=True).stdout
-    exported = {line.split()[-1] for line in listed.splitlines()}
+    nm = subprocess.run(["nm", "-D", "--defined-only", native.get_library()], check=True, capture_output=True, text=True)
+    exported = {line.split()[-1] for line in nm.stdout.splitlines()}
     header = (Path(native.get_include()) / "tilewright.h").read_text()
     assert {name for name in exported if f"{name}(" not in header} == set()
     assert {"tw_gemm", "tw_cblas_sgemm", "tw_cblas_dgemm", "tw_set_num_threads"} <= exported
