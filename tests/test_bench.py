@@ -188,6 +188,7 @@ def test_a_comparison_is_valid_json_and_one_markdown_row_a_case() -> None:
     found = bench.compare(["gelu"], size="small")
     loaded = json.loads(json.dumps(bench.to_json(found), allow_nan=False))
     assert {r["case"] for r in loaded["results"]} == {"32x32", "32x32 tanh"}
+    assert bench.markdown(bench.from_json(loaded)) == bench.markdown(found)
     rows = bench.markdown(found).splitlines()[2:]
     assert [row.split("|")[1].strip() for row in rows] == ["gelu 32x32", "gelu 32x32 tanh"]
 

@@ -7,7 +7,8 @@ from itertools import groupby
 from statistics import geometric_mean
 from typing import Any
 
-from .comparison import BASELINE, Comparison, Result
+from .accuracy import Accuracy
+from .comparison import BASELINE, Comparison, Result, Skipped
 
 
 def time_text(seconds: float | None) -> str:
@@ -70,10 +71,21 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
     return plain(asdict(comparison))
 
 
+def from_json(data: dict[str, Any]) -> Comparison:
+    """What to_json wrote, as a comparison again."""
+    results = [Result(**{**r, "accuracy": Accuracy(**r["accuracy"])}) for r in data["results"]]
+    return Comparison(**{**data, "results": results, "skipped": [Skipped(**s) for s in data["skipped"]]})
+
+
 def markdown(comparison: Comparison) -> str:
-    """One row a case, one column a kernel: time, how many times NumPy's speed, part of the measured peak, worst error."""
+    """One row a case, one column a kernel: time, how many times NumPy's speed, part of the measured peak, worst error.
+
+    >>> print(markdown(Comparison({}, 1)))
+    | |
+    |---|
+    """
     names = list(dict.fromkeys(r.kernel for r in comparison.results))
-    lines = ["| | " + " | ".join(names) + " |", "|---|" + "---|" * len(names)]
+    lines = ["| |" + "".join(f" {name} |" for name in names), "|---|" + "---|" * len(names)]
     for heading, rows in groups(comparison.results):
         by_name = {r.kernel: r for r in rows}
         lines.append(f"| {heading} | " + " | ".join(_cell(by_name.get(name)) for name in names) + " |")
