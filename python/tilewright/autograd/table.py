@@ -14,9 +14,14 @@ from .elementary import unbroadcast
 from .tape import changed_in_place
 
 
-def run(backend: str | None, op: str, *inputs: Any, **attrs: Any) -> Any:
+def run(op: str, *inputs: Any, **attrs: Any) -> Any:
     """Call a public operation by name."""
-    return getattr(ops, op)(*inputs, backend=backend, **attrs)
+    return getattr(ops, op)(*inputs, **attrs)
+
+
+def runner(backend: str | None) -> Callable[..., Any]:
+    """`run`, on the backend that was named where the operation was called; its gradient runs there too."""
+    return run if backend is None else partial(run, backend=backend)
 
 
 def gradient_of(op: str) -> Callable[..., tuple]:
@@ -43,12 +48,14 @@ class _Stale:
 
 def backward(dy: Any, saved: Any, parents: tuple[Any, ...]) -> list[Any]:
     """The gradients for the inputs of one operation of the table."""
-    op, gradient, inputs, output, attrs, backend, guards = saved
-    stale = [i for i, version, number in guards if version.count != number]
+    op, gradient, inputs, output, attrs, run, guards = saved
     sources = inputs
-    if stale:
-        sources = tuple(_Stale(op, x) if i in stale else x for i, x in enumerate(inputs))
-        output = _Stale(op, output) if -1 in stale else output
-    grads = gradient(partial(run, backend), sources, (output,), (dy,), attrs)
-    return [None if parent is None or g is None else unbroadcast(g, np.shape(x))
+    for i, version, number in guards:
+        if version.count != number:
+            if i < 0:
+                output = _Stale(op, output)
+            else:
+                sources = (*sources[:i], _Stale(op, inputs[i]), *sources[i + 1:])
+    grads = gradient(run, sources, (output,), (dy,), attrs)
+    return [None if parent is None or g is None else unbroadcast(g, x.shape)
             for parent, g, x in zip(parents, grads, inputs, strict=True)]

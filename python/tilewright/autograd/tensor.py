@@ -434,13 +434,14 @@ def apply(op: str, inputs: Sequence[Any], attrs: dict[str, Any], backend: str | 
             x = x.data
         arrays.append(x)
         parents.append(parent)
-    outputs = table.run(backend, op, *arrays, **attrs)
+    run = table.runner(backend)
+    outputs = run(op, *arrays, **attrs)
     if not (wanted and recording()):
         return tuple(map(Tensor, outputs)) if isinstance(outputs, tuple) else made(outputs)
     gradient = table.gradient_of(op)
     t = made(outputs)
     guards.append((-1, t._version, 0))
-    t._node = Node(op, table.backward, tuple(parents), (op, gradient, tuple(arrays), t.data, attrs, backend, guards), ())
+    t._node = Node(op, table.backward, tuple(parents), (op, gradient, tuple(arrays), t.data, attrs, run, guards), ())
     t.requires_grad = True
     return t
 

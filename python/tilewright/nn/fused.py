@@ -54,5 +54,6 @@ def _backward(dy: Any, saved: Any, parents: tuple[Any, ...]) -> tuple[Any, Any, 
     if parents[0] is not None:
         return ops.linear_backward(dz, x, w)
     # The first layer: nobody asks for dx, a third of the work.
-    dz = dz.reshape(-1, dz.shape[-1])
-    return None, ops.matmul(dz.T, x.reshape(-1, x.shape[-1])), np.add.reduce(dz, 0)
+    if x.ndim != 2:
+        dz, x = dz.reshape(-1, dz.shape[-1]), x.reshape(-1, x.shape[-1])
+    return None, ops.matmul(dz.T, x), np.add.reduce(dz, 0)
