@@ -24,7 +24,12 @@ class Activation(Module):
 
 
 class ReLU(Activation):
-    """max(x, 0)."""
+    """max(x, 0).
+
+    >>> import numpy as np, tilewright as tw
+    >>> tw.nn.ReLU()(np.array([-1.0, 2.0])).data
+    array([0., 2.])
+    """
 
     op = "relu"
 

@@ -41,7 +41,12 @@ class Linear(Module):
 
 
 class LayerNorm(Module):
-    """Each row brought to mean 0 and variance 1, times weight (features,), plus bias (features,). Ba et al. 2016."""
+    """Each row brought to mean 0 and variance 1, times weight (features,), plus bias (features,). Ba et al. 2016.
+
+    >>> import numpy as np, tilewright as tw
+    >>> tw.nn.LayerNorm(2, eps=0.0)(np.array([[1.0, 3.0]])).data
+    array([[-1.,  1.]])
+    """
 
     def __init__(self, features: int, eps: float = 1e-5, *, dtype: Any = np.float32):
         self.weight, self.bias = Parameter(np.ones(features, dtype)), Parameter(np.zeros(features, dtype))
@@ -53,7 +58,12 @@ class LayerNorm(Module):
 
 
 class RMSNorm(Module):
-    """Each row divided by its root mean square, times weight (features,). Zhang and Sennrich 2019."""
+    """Each row divided by its root mean square, times weight (features,). Zhang and Sennrich 2019.
+
+    >>> import numpy as np, tilewright as tw
+    >>> tw.nn.RMSNorm(2, eps=0.0)(np.array([[-3.0, 3.0]])).data
+    array([[-1.,  1.]])
+    """
 
     def __init__(self, features: int, eps: float = 1e-5, *, dtype: Any = np.float32):
         self.weight = Parameter(np.ones(features, dtype))
@@ -69,6 +79,11 @@ class Dropout(Module):
 
     Which ones depends on the seed, on how often the module was called, and on nothing else: both numbers are part of the
     state, so that a resumed training drops what an uninterrupted one drops, on every backend.
+
+    >>> import numpy as np, tilewright as tw
+    >>> layer = tw.nn.Dropout(0.5, seed=1)
+    >>> sorted(set(layer(np.ones(100)).data)), layer.eval()(np.ones(3)).data.tolist()
+    ([np.float64(0.0), np.float64(2.0)], [1.0, 1.0, 1.0])
     """
 
     def __init__(self, p: float = 0.5, *, seed: Seed = None):
@@ -96,7 +111,12 @@ class Dropout(Module):
 
 
 class Embedding(Module):
-    """A row of weight (num_embeddings, embedding_dim) for each index; rows start normally distributed."""
+    """A row of weight (num_embeddings, embedding_dim) for each index; rows start normally distributed.
+
+    >>> import numpy as np, tilewright as tw
+    >>> tw.nn.Embedding(10, 4, seed=0)(np.array([[1, 2, 3]])).shape
+    (1, 3, 4)
+    """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, *, seed: Seed = None, dtype: Any = np.float32):
         rng = np.random.default_rng(seed)

@@ -116,7 +116,14 @@ class Module:
             module.load_extra_state({name: new[prefix + name] for name in module.extra_state()})
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
-        """Write the state as a safetensors file, atomically."""
+        """Write the state as a safetensors file, atomically.
+
+        >>> import tempfile, tilewright as tw
+        >>> path = tempfile.mkdtemp() + "/model.safetensors"
+        >>> tw.nn.Linear(3, 2, seed=0).save(path, {"made by": "an example"})
+        >>> tw.nn.Linear(3, 2, seed=1).load(path)
+        {'made by': 'an example'}
+        """
         write_safetensors(path, self.state_dict(), metadata)
 
     def load(self, path: str | os.PathLike[str]) -> dict[str, str]:

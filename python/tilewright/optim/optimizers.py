@@ -121,7 +121,16 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam whose weight_decay shrinks the parameters directly (Loshchilov and Hutter 2019), as PyTorch's."""
+    """Adam whose weight_decay shrinks the parameters directly (Loshchilov and Hutter 2019), as PyTorch's.
+
+    >>> import tilewright as tw
+    >>> x = tw.Tensor([2.0], requires_grad=True)
+    >>> optimizer = tw.optim.AdamW([x], lr=0.5, weight_decay=0.1)
+    >>> (x * x).sum().backward()
+    >>> optimizer.step()
+    >>> x.data.round(6)
+    array([1.4])
+    """
 
     def __init__(self, parameters: Iterable[Tensor], lr: float = 1e-3, *, betas: tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-8, weight_decay: float = 0.01):

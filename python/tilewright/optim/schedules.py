@@ -73,7 +73,14 @@ class StepLR(Schedule):
 
 
 class ExponentialLR(Schedule):
-    """The rate times gamma after every step."""
+    """The rate times gamma after every step.
+
+    >>> import tilewright as tw
+    >>> optimizer = tw.optim.SGD([tw.Tensor([0.0], requires_grad=True)], lr=1.0)
+    >>> tw.optim.ExponentialLR(optimizer, 0.5).step()
+    >>> optimizer.lr
+    0.5
+    """
 
     def __init__(self, optimizer: Optimizer, gamma: float):
         self.gamma = gamma
@@ -87,6 +94,16 @@ class CosineWithWarmup(Schedule):
     """Rise linearly for `warmup` steps, then fall along half a cosine to `final` times the rate at step `total`.
 
     Loshchilov and Hutter 2017, without restarts; the first step already has a rate above 0.
+
+    >>> import tilewright as tw
+    >>> optimizer = tw.optim.SGD([tw.Tensor([0.0], requires_grad=True)], lr=1.0)
+    >>> schedule = tw.optim.CosineWithWarmup(optimizer, warmup=1, total=3)
+    >>> rates = []
+    >>> for _ in range(4):
+    ...     rates.append(round(optimizer.lr, 6))
+    ...     schedule.step()
+    >>> rates
+    [0.5, 1.0, 0.5, 0.0]
     """
 
     def __init__(self, optimizer: Optimizer, warmup: int, total: int, final: float = 0.0):
