@@ -11,11 +11,7 @@ typedef ivec mask;
 
 INLINE vec v_select(mask m, vec a, vec b) { return v_from_bits((m & v_bits(a)) | (~m & v_bits(b))); }
 
-INLINE vec v_set1(real a) {
-    vec v;
-    for (int i = 0; i < LANES; i++) v[i] = a;
-    return v;
-}
+INLINE vec v_set1(real a) { return a - (vec){0}; }  // folded to a broadcast; a - 0 is a, its sign included
 INLINE mask v_lanes(ptrdiff_t n) {
     mask m;
     for (int i = 0; i < LANES; i++) m[i] = -(i < n);
