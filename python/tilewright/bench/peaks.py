@@ -6,6 +6,7 @@ that fit a cache is that cache's. Both are measured by the C library, on the thr
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,22 +20,26 @@ SECONDS = 0.06  # spent on one measurement
 SMALLEST, LARGEST = 1 << 14, 1 << 28  # bytes; 256 MiB lies far beyond any cache
 
 
+def _on_one(measured: float, alone: Callable[[], float | None]) -> float | None:
+    """What several threads reach, but no less than one does: on a busy machine a team waits for its slowest member."""
+    with threads.threads(1):
+        return max(measured, alone() or 0.0) or None
+
+
 @cache
 def _fma(dtype: str, number: int) -> float | None:
     if native.lib is None:
         return None
-    return native.lib.tw_measure_fma(native.lib.TW_FLOAT64 if dtype == "float64" else native.lib.TW_FLOAT32, SECONDS) or None
+    measured = native.lib.tw_measure_fma(native.lib.TW_FLOAT64 if dtype == "float64" else native.lib.TW_FLOAT32, SECONDS)
+    return _on_one(measured, lambda: _fma(dtype, 1)) if number > 1 else measured or None
 
 
 @cache
 def _copy(nbytes: int, number: int) -> float | None:
     if native.lib is None:
         return None
-    best = native.lib.tw_measure_copy(nbytes, SECONDS)
-    if number > 1:  # a second thread must not lower the roof
-        with threads.threads(1):
-            best = max(best, _copy(nbytes, 1) or 0.0)
-    return best or None
+    measured = native.lib.tw_measure_copy(nbytes, SECONDS)
+    return _on_one(measured, lambda: _copy(nbytes, 1)) if number > 1 else measured or None
 
 
 def fma_peak(dtype: str = "float32") -> float | None:

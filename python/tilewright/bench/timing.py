@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 
 TURN = 0.003  # seconds that a turn should last: thousands of timer ticks
-ROUNDS = 9
-SHARE = 0.3  # seconds for all turns of one contestant, where its single call allows
+ROUNDS = 15
+SHARE = 0.4  # seconds for all turns of one contestant, where its single call allows
 FEWEST = 3  # turns of a contestant that exceeds it
 
 

@@ -56,7 +56,7 @@ def examine() -> Iterator[Finding]:
     yield from found
     if any(f.level == "wrong" for f in found):
         return
-    for check in (c_library, build_age, self_test, numba, threads, denormals, openmp_runtimes, fork, cuda):
+    for check in (c_library, build_age, self_test, numba, threads, team, denormals, openmp_runtimes, fork, cuda):
         try:
             yield from check()
         except Exception as error:
@@ -173,6 +173,36 @@ def threads() -> Iterator[Finding]:
         yield Finding("note", f"OMP_THREAD_LIMIT={limit} is below {n} threads", "unset OMP_THREAD_LIMIT")
     if dynamic.lower() == "true":
         yield Finding("note", f"OMP_DYNAMIC={dynamic} lets OpenMP start fewer than {n} threads", "unset OMP_DYNAMIC")
+
+
+def team() -> Iterator[Finding]:
+    """Are several threads faster than one? On CPUs that others use, a spinning team can be a hundred times slower."""
+    import numpy as np
+
+    from .. import ops
+    from ..bench import interleaved
+    from ..core.threads import get_num_threads, threads
+
+    n = get_num_threads()
+    a, out = np.ones((384, 384), np.float32), np.empty((384, 384), np.float32)
+
+    def one() -> None:
+        with threads(1):
+            ops.matmul(a, a, out=out)
+
+    def all_of_them() -> None:
+        ops.matmul(a, a, out=out)
+
+    if n == 1:
+        return
+    one()
+    all_of_them()
+    alone, together = (float(np.median(t)) for t in interleaved([one, all_of_them], rounds=9))
+    if together > 1.5 * alone:
+        yield Finding("note", f"{n} threads take {together / alone:.0f} times as long as one: something else uses the CPUs",
+                      "export OMP_WAIT_POLICY=passive, or TILEWRIGHT_NUM_THREADS=1")
+    else:
+        yield Finding("ok", f"{n} threads are {alone / together:.1f} times as fast as one")
 
 
 def denormals() -> Iterator[Finding]:
