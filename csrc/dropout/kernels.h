@@ -5,7 +5,8 @@
 #include "../isa/isa.h"
 
 // y[i] = word(first + i) >= threshold ? x[i] * scale : 0; threshold <= 2^32; y may be x.
-typedef void tw_dropout_map(ptrdiff_t n, uint64_t first, uint64_t seed, uint64_t threshold, double scale, const void *x, void *y);
+typedef void tw_dropout_map(ptrdiff_t n, uint64_t first, uint64_t seed, uint64_t threshold, double scale, const void *x,
+                            void *y);
 
 typedef struct {
     tw_dropout_map *map;

@@ -74,8 +74,10 @@ int tw_embedding_backward(int dtype, ptrdiff_t count, ptrdiff_t cols, tw_matrix 
         return TW_INVALID;
     job j = {dtype == TW_FLOAT32 ? 4 : 8, count, cols, indices, dy, dtable};
     for (ptrdiff_t row = 0; row < table_rows; row++)
-        for (ptrdiff_t col = 0; dtable.col != 1 && col < cols; col++) memset(at(dtable, row, col, j.itemsize), 0, j.itemsize);
-    for (ptrdiff_t row = 0; dtable.col == 1 && row < table_rows; row++) memset(at(dtable, row, 0, j.itemsize), 0, cols * j.itemsize);
+        if (dtable.col == 1)
+            memset(at(dtable, row, 0, j.itemsize), 0, cols * j.itemsize);
+        else
+            for (ptrdiff_t col = 0; col < cols; col++) memset(at(dtable, row, col, j.itemsize), 0, j.itemsize);
     tw_parallel_ranges(cols, COLUMNS, (double)count * (double)cols * NS_PER_ELEMENT, add_columns, &j);
     return TW_OK;
 }

@@ -86,7 +86,9 @@ INLINE vec v_from_bits(ivec a) { return (vec)a; }
 #define V_SIGN v_from_bits((ivec){0} + (ireal)((uint64_t)1 << (TW_BITS - 1)))
 
 INLINE vec v_abs(vec a) { return v_from_bits(v_bits(a) & ~v_bits(V_SIGN)); }
-INLINE vec v_copysign(vec a, vec sign) { return v_from_bits((v_bits(a) & ~v_bits(V_SIGN)) | (v_bits(sign) & v_bits(V_SIGN))); }
+INLINE vec v_copysign(vec a, vec sign) {
+    return v_from_bits((v_bits(a) & ~v_bits(V_SIGN)) | (v_bits(sign) & v_bits(V_SIGN)));
+}
 
 #ifdef V_HAS_FMA
 INLINE vec v_mul_lo(vec a, vec b, vec hi) { return v_fma(a, b, -hi); }

@@ -15,7 +15,7 @@ TW_KERNELS(tw_norm_kernels, tw_norm_f64)
 
 enum {
     BLOCK_ROWS = 16,  // at least so many rows a block: its sums are then a small part of the traffic
-    BLOCKS = 64,      // at most so many: enough for any number of threads that pays
+    BLOCKS = 32,      // at most so many: enough for any number of threads that pays
 };
 #define FORWARD_NS 0.2  // one float32 on AVX-512, in cache
 #define BACKWARD_NS 0.5
@@ -91,14 +91,18 @@ int tw_norm_backward(int dtype, int centre, ptrdiff_t rows, ptrdiff_t cols, tw_m
     ptrdiff_t block = (rows - 1) / BLOCKS + 1;
     block = block > BLOCK_ROWS ? block : BLOCK_ROWS;
     const ptrdiff_t count = (rows - 1) / block + 1;
-    blocks b = {&job, &c, calloc(count, 2 * bytes), block, TW_OK};
+    // The workspace (pages that are there already) holds the sums, unless rows that are not contiguous go through it.
+    const int copies = dy.col != 1 || x.col != 1 || dx.col != 1;
+    blocks b = {&job, &c, copies ? malloc(2 * count * bytes) : tw_workspace(2 * count * bytes), block, TW_OK};
     if (!b.sums)
         return TW_NO_MEMORY;
+    memset(b.sums, 0, 2 * count * bytes);
     tw_parallel(count, (double)rows * (double)cols * job.ns, run_block, &b);
     for (ptrdiff_t i = 1; i < count; i++) c.kernels->add(2 * cols, b.sums + 2 * i * bytes, b.sums);
     memcpy(dweight, b.sums, bytes);
     if (centre)
         memcpy(dbias, b.sums + bytes, bytes);
-    free(b.sums);
+    if (copies)
+        free(b.sums);
     return b.code;
 }

@@ -11,9 +11,9 @@ TW_KERNELS(tw_optimizer_kernels, tw_optimizer_f32)
 TW_KERNELS(tw_optimizer_kernels, tw_optimizer_f64)
 
 // One float32 on AVX-512, in cache.
-#define SGD_NS 0.15
-#define ADAM_NS 0.4
-#define SCALE_NS 0.1
+#define SGD_NS 0.12
+#define ADAM_NS 0.18
+#define SCALE_NS 0.05
 
 static const tw_optimizer_kernels *kernels(int dtype) {
     return dtype == TW_FLOAT32 ? TW_PICK(tw_optimizer_f32) : TW_PICK(tw_optimizer_f64);
@@ -66,8 +66,8 @@ int tw_adam_step(int dtype, ptrdiff_t rows, ptrdiff_t cols, tw_matrix p, tw_matr
     };
     const int size = size_of(dtype);
     tw_run_elementwise(&(tw_elementwise){.operands = 4, .read = 15, .written = 1 | 4 | 8, .itemsize = size, .rows = rows,
-                                         .cols = cols, .operand = {p, g, m, v}, .ns = ADAM_NS * size / 4, .chunk = adam_chunk,
-                                         .context = &c});
+                                         .cols = cols, .operand = {p, g, m, v}, .ns = ADAM_NS * size / 4,
+                                         .chunk = adam_chunk, .context = &c});
     return TW_OK;
 }
 
@@ -82,8 +82,9 @@ int tw_scale(int dtype, ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, double fact
         return TW_INVALID;
     const context c = {.kernels = kernels(dtype), .factor = factor};
     const int size = size_of(dtype);
-    tw_run_elementwise(&(tw_elementwise){.operands = 1, .read = 1, .written = 1, .itemsize = size, .rows = rows, .cols = cols,
-                                         .operand = {x}, .ns = SCALE_NS * size / 4, .chunk = scale_chunk, .context = &c});
+    tw_run_elementwise(&(tw_elementwise){.operands = 1, .read = 1, .written = 1, .itemsize = size, .rows = rows,
+                                         .cols = cols, .operand = {x}, .ns = SCALE_NS * size / 4, .chunk = scale_chunk,
+                                         .context = &c});
     return TW_OK;
 }
 

@@ -43,7 +43,8 @@ static PyObject *door_embedding(PyObject *self, PyObject *const *args, Py_ssize_
     const tw_view *inputs[] = {&table, &indices};
     npy_intp shape[TW_MAX_DIMS];
     tw_matrix to;
-    if (nargs != 3 || !tw_read_float(args[1], -1, &table) || table.ndim != 2 || !read_indices(args[0], table.shape[0], &indices))
+    if (nargs != 3 || !tw_read_float(args[1], -1, &table) || table.ndim != 2 ||
+        !read_indices(args[0], table.shape[0], &indices))
         return tw_not_plain();
     memcpy(shape, indices.shape, indices.ndim * sizeof *shape);
     shape[indices.ndim] = table.shape[1];

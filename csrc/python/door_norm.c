@@ -57,7 +57,7 @@ static int run_backward(void *context, npy_intp rows, npy_intp cols, const tw_ma
     return tw_norm_backward(c->dtype, c->centre, rows, cols, m[1], m[2], c->weight, c->eps, m[0], c->dweight, c->dbias);
 }
 
-// The rows of dy, x and dx as one matrix each: the sums over rows are of all of them.
+// Counts the matrices: dweight and dbias are sums over all rows, which must therefore make up one.
 static int count_matrix(void *context, npy_intp rows, npy_intp cols, const tw_matrix *m) {
     (void)rows, (void)cols, (void)m;
     ++*(int *)context;
@@ -79,7 +79,8 @@ static PyObject *backward(int centre, PyObject *const *args, Py_ssize_t nargs) {
     tw_view *outs[] = {&dx, &dw, &db};
     int code = 1, matrices = 0;
     for (int o = 0; code > 0 && o < 2 + centre; o++) {
-        code = tw_output_apart(args[4 + o], x.dtype, o ? 1 : x.ndim, o ? shape : x.shape, outs[o], 2 + !!c.weight, inputs, 0);
+        code = tw_output_apart(args[4 + o], x.dtype, o ? 1 : x.ndim, o ? shape : x.shape, outs[o], c.weight ? 3 : 2, inputs,
+                               0);
         if (code > 0)
             made[o] = outs[o]->object;
         if (code > 0 && o && *shape > 1 && outs[o]->strides[0] != outs[o]->itemsize)
@@ -97,8 +98,8 @@ static PyObject *backward(int centre, PyObject *const *args, Py_ssize_t nargs) {
     c.dweight = dw.data;
     c.dbias = centre ? db.data : NULL;
     PyThreadState *state = tw_release_gil((double)tw_size(&x) * NS_PER_ELEMENT);
-    code = matrices ? tw_each_row(3, views, run_backward, &c)
-                    : tw_norm_backward(c.dtype, centre, 0, *shape, (tw_matrix){0}, (tw_matrix){0}, NULL, c.eps, (tw_matrix){0}, c.dweight, c.dbias);
+    const tw_matrix none[3] = {{0}};
+    code = matrices ? tw_each_row(3, views, run_backward, &c) : run_backward(&c, 0, *shape, none);
     tw_take_gil(state);
     PyObject *tuple = code == TW_OK ? PyTuple_New(2 + centre) : NULL;
     for (int o = 0; o < 2 + centre; o++)
@@ -121,5 +122,5 @@ static PyObject *backward(int centre, PyObject *const *args, Py_ssize_t nargs) {
 DEFINE(layer_norm, 1)
 DEFINE(rms_norm, 0)
 
-PyMethodDef tw_doors_norm[] = {TW_DOOR(layer_norm), TW_DOOR(layer_norm_backward), TW_DOOR(rms_norm), TW_DOOR(rms_norm_backward),
-                               TW_DOOR_END};
+PyMethodDef tw_doors_norm[] = {TW_DOOR(layer_norm), TW_DOOR(layer_norm_backward), TW_DOOR(rms_norm),
+                               TW_DOOR(rms_norm_backward), TW_DOOR_END};

@@ -35,7 +35,8 @@ static int reads_group(groups *g, Py_ssize_t i, unsigned written) {
     for (int k = 0; k < g->lists; k++) {
         PyObject *item = PyTuple_GetItem(g->tuples[k], i);
         if (!(written >> k & 1 ? tw_write(item, &views[k]) : tw_read(item, &views[k])) || views[k].dtype > TW_FLOAT64 ||
-            (g->dtype >= 0 && views[k].dtype != g->dtype) || views[k].ndim > TW_MAX_DIMS || !tw_same_shape(&views[k], &views[0]))
+            (g->dtype >= 0 && views[k].dtype != g->dtype) || views[k].ndim > TW_MAX_DIMS ||
+            !tw_same_shape(&views[k], &views[0]))
             return 0;
         g->dtype = views[k].dtype;
         for (int j = 0; j < k; j++)
@@ -80,8 +81,12 @@ static int run_groups(const groups *g, tw_matrix_call *call, void *context) {
 }
 
 static PyObject *step(PyObject *const *args, int lists, unsigned written, tw_matrix_call *call, groups *g, void *context) {
-    int code = read_groups(args, lists, written, g);
-    PyObject *result = code < 0 ? NULL : code == 0 ? tw_not_plain() : tw_result(run_groups(g, call, context), Py_NewRef(Py_None));
+    const int code = read_groups(args, lists, written, g);
+    PyObject *result = code < 0 ? NULL : tw_not_plain();
+    if (code > 0) {
+        Py_DECREF(result);
+        result = tw_result(run_groups(g, call, context), Py_NewRef(Py_None));
+    }
     drop(g);
     return result;
 }
@@ -102,18 +107,21 @@ typedef struct {
 
 static int run_sgd(void *context, npy_intp rows, npy_intp cols, const tw_matrix *m) {
     const sgd *s = context;
-    return tw_sgd_step(s->groups.dtype, rows, cols, m[0], m[1], s->groups.lists == SGD ? m[2] : (tw_matrix){0}, &s->settings);
+    const tw_matrix buffer = s->groups.lists == SGD ? m[2] : (tw_matrix){0};
+    return tw_sgd_step(s->groups.dtype, rows, cols, m[0], m[1], buffer, &s->settings);
 }
 
 static PyObject *door_sgd_step(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     (void)self;
     sgd s = {0};
+    tw_sgd_settings *t = &s.settings;
     double nesterov;
-    if (nargs != 7 || !numbers(args + 3, 4, (double *const[]){&s.settings.lr, &s.settings.momentum, &nesterov, &s.settings.weight_decay}))
+    double *const values[] = {&t->lr, &t->momentum, &nesterov, &t->weight_decay};
+    if (nargs != 7 || !numbers(args + 3, 4, values))
         return tw_not_plain();
-    s.settings.nesterov = nesterov != 0;
+    t->nesterov = nesterov != 0;
     const int lists = args[2] == Py_None ? SGD - 1 : SGD;
-    if ((s.settings.nesterov && s.settings.momentum == 0) || (s.settings.momentum != 0 && lists < SGD))
+    if ((t->nesterov && t->momentum == 0) || (t->momentum != 0 && lists < SGD))
         return tw_not_plain();
     return step(args, lists, 1u | 1u << 2, run_sgd, &s.groups, &s);
 }
@@ -135,8 +143,9 @@ static PyObject *door_adam_step(PyObject *self, PyObject *const *args, Py_ssize_
     adam a = {0};
     tw_adam_settings *s = &a.settings;
     double number, decoupled;
-    if (nargs != 11 || !numbers(args + 4, 7, (double *const[]){&number, &s->lr, &s->beta1, &s->beta2, &s->eps, &s->weight_decay, &decoupled}) ||
-        number < 1 || number > 9e15 || number != floor(number) || PyBool_Check(args[4]) || s->beta1 >= 1 || s->beta2 >= 1)
+    double *const values[] = {&number, &s->lr, &s->beta1, &s->beta2, &s->eps, &s->weight_decay, &decoupled};
+    if (nargs != 11 || !numbers(args + 4, 7, values) || s->beta1 >= 1 || s->beta2 >= 1 || PyBool_Check(args[4]) ||
+        number < 1 || number > 9e15 || number != floor(number))
         return tw_not_plain();
     s->step = (int64_t)number;
     s->decoupled = decoupled != 0;
@@ -167,7 +176,8 @@ static PyObject *door_clip_grad_norm(PyObject *self, PyObject *const *args, Py_s
     (void)self;
     clip c = {0};
     double max_norm;
-    if (nargs != 2 || !numbers(args + 1, 1, (double *const[]){&max_norm}))
+    double *const values[] = {&max_norm};
+    if (nargs != 2 || !numbers(args + 1, 1, values))
         return tw_not_plain();
     int code = read_groups(args, 1, 1u, &c.groups);
     PyObject *result = code < 0 ? NULL : tw_not_plain();
@@ -175,7 +185,7 @@ static PyObject *door_clip_grad_norm(PyObject *self, PyObject *const *args, Py_s
         code = run_groups(&c.groups, run_squares, &c);
         const double norm = sqrt(c.squares);
         c.factor = max_norm / (norm + 1e-6);
-        if (code == TW_OK && !(c.factor >= 1)) // also where it is NaN
+        if (code == TW_OK && !(c.factor >= 1))  // also where it is NaN
             code = run_groups(&c.groups, run_scale, &c);
         Py_DECREF(result);
         result = tw_result(code, PyFloat_FromDouble(norm));

@@ -1,6 +1,7 @@
 #include "matrices.h"
 
-static int walk(const tw_loop *loop, int operands, npy_intp itemsize, npy_intp size, tw_matrix_call *call, void *context) {
+static int walk(const tw_loop *loop, int operands, npy_intp itemsize, npy_intp size, tw_matrix_call *call,
+                void *context) {
     const int last = loop->ndim - 1;
     const npy_intp cols = loop->shape[last], rows = last > 0 ? loop->shape[last - 1] : 1;
     const npy_intp all = size ? tw_rows(loop) : 0;
@@ -8,8 +9,10 @@ static int walk(const tw_loop *loop, int operands, npy_intp itemsize, npy_intp s
         char *data[TW_MAX_OPERANDS];
         tw_matrix m[TW_MAX_OPERANDS];
         tw_row(loop, operands, row, data);
-        for (int o = 0; o < operands; o++)
-            m[o] = (tw_matrix){data[o], last > 0 ? loop->strides[o][last - 1] / itemsize : 0, loop->strides[o][last] / itemsize};
+        for (int o = 0; o < operands; o++) {
+            const npy_intp *strides = loop->strides[o] + last;
+            m[o] = (tw_matrix){data[o], last > 0 ? strides[-1] / itemsize : 0, *strides / itemsize};
+        }
         const int code = call(context, rows, cols, m);
         if (code != TW_OK)
             return code;
@@ -51,7 +54,8 @@ int tw_each_row(int operands, const tw_view *const *views, tw_matrix_call *call,
 }
 
 int tw_read_float(PyObject *object, int dtype, tw_view *view) {
-    return tw_read(object, view) && view->dtype <= TW_FLOAT64 && (dtype < 0 || view->dtype == dtype) && view->ndim < TW_MAX_DIMS;
+    return tw_read(object, view) && view->dtype <= TW_FLOAT64 && (dtype < 0 || view->dtype == dtype) &&
+           view->ndim < TW_MAX_DIMS;
 }
 
 int tw_output_apart(PyObject *object, int dtype, int ndim, const npy_intp *shape, tw_view *view, int inputs,

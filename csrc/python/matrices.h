@@ -13,7 +13,7 @@ int tw_each_matrix(int operands, const tw_view *const *views, tw_matrix_call *ca
 // For functions of rows: the last axis is the columns, the others in any order. At least one axis.
 int tw_each_row(int operands, const tw_view *const *views, tw_matrix_call *call, void *context);
 
-// Reads an input of a float dtype into *view: -1 for a dtype that it shares with no one yet, else it must be `dtype`.
+// Reads an input of dtype float32 or float64 into *view; dtype: the one that it must have, or -1.
 int tw_read_float(PyObject *object, int dtype, tw_view *view);
 
 // tw_output, and no overlap with the inputs but for those of the same layout where elementwise; as tw_output returns.

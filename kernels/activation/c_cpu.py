@@ -13,7 +13,7 @@ from .spec import DERIVATIVES
 
 
 def door(name: str, *args: Any) -> Any:
-    """Call a door; calls in normal form are what doors take, so that a refusal is a fault of ours. Shared by the families."""
+    """Call a door; calls in normal form are what doors take, so that a refusal is a fault of ours."""
     result = getattr(native.door, name)(*args)
     if result is NotImplemented:
         raise RuntimeError(f"the C function {name} refused a call in normal form")

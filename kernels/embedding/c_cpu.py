@@ -1,4 +1,4 @@
-"""The embedding in C: rows copied, or added in the order of the indices by threads that own columns; see csrc/embedding."""
+"""The embedding in C: rows copied, or added in the order of the indices by threads that own columns."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -18,17 +18,16 @@ def _c_order(call: Call, x: np.ndarray, name: str) -> np.ndarray:
 
 
 def _embedding(call: Call, outs: Sequence[np.ndarray]) -> None:
-    indices, weight = call.inputs
-    indices = _c_order(call, indices, "indices")
-    if native.door is not None and native.door.embedding(indices, weight, outs[0]) is NotImplemented:
+    indices = _c_order(call, call.inputs[0], "indices")
+    if native.door.embedding(indices, call.inputs[1], outs[0]) is NotImplemented:
         call.note_copy("out has rows that no single stride separates: copied")
-        outs[0][...] = door("embedding", indices, weight, None)
+        outs[0][...] = door("embedding", indices, call.inputs[1], None)
 
 
 def _embedding_backward(call: Call, outs: Sequence[np.ndarray]) -> None:
     dy, indices = call.inputs
     indices = _c_order(call, indices, "indices")
-    if native.door is not None and native.door.embedding_backward(dy, indices, outs[0]) is NotImplemented:
+    if native.door.embedding_backward(dy, indices, outs[0]) is NotImplemented:
         door("embedding_backward", _c_order(call, dy, "dy"), indices, outs[0])
 
 

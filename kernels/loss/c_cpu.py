@@ -17,7 +17,9 @@ def _run(call: Call, outs: Sequence[np.ndarray]) -> None:
     a = call.attrs
     if not labels.flags.c_contiguous:
         call.note_copy("labels are not contiguous: copied")
-    door(call.op, *floats, np.ascontiguousarray(labels), REDUCTIONS.index(a["reduction"]), a["ignore_index"], a["label_smoothing"], outs[0])
+    numbers = REDUCTIONS.index(a["reduction"]), a["ignore_index"], a["label_smoothing"]
+    door(call.op, *floats, np.ascontiguousarray(labels), *numbers, outs[0])
 
 
-KERNELS = [Kernel(op, "c", _run, describe=lambda call: f"{native.isa()}, row by row") for op in ("cross_entropy", "cross_entropy_backward")]
+KERNELS = [Kernel(op, "c", _run, describe=lambda call: f"{native.isa()}, row by row")
+           for op in ("cross_entropy", "cross_entropy_backward")]

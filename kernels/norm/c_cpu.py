@@ -28,7 +28,7 @@ def _backward(call: Call, outs: Sequence[np.ndarray]) -> None:
     """The sums over rows want all rows in one matrix, and contiguous results; anything else goes through copies."""
     dy, x, weight = call.inputs
     arguments = (_vector(call, weight, "weight"), call.attrs["eps"])
-    if native.door is not None and getattr(native.door, call.op)(dy, x, *arguments, *outs) is not NotImplemented:
+    if getattr(native.door, call.op)(dy, x, *arguments, *outs) is not NotImplemented:
         return
     call.note_copy("rows that no single stride separates: copied")
     results = door(call.op, np.ascontiguousarray(dy), np.ascontiguousarray(x), *arguments, *(None for _ in outs))
