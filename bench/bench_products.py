@@ -1,4 +1,4 @@
-"""Products by shape: square, few rows, tall and narrow, the layers of an MLP, batches. Shapes are (M, N, K), f32 and f64."""
+"""Products by shape: square, few rows, tall and narrow, the layers of an MLP, batches; (M, N, K), f32 and f64."""
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Every operation of the table on its own benchmark cases, every backend that can run here. Nothing to add for a new kernel."""
+"""Every operation of the table on its own benchmark cases, on every backend that can run here."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -13,7 +13,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     from tilewright.bench.comparison import cases
 
     config = metafunc.config
-    rows = [pytest.param(spec.name, case, kernel.values[0], id=f"{spec.name}-{case.label}-{kernel.id}".replace(" ", "-"))
+    rows = [pytest.param(spec.name, case, kernel.values[0],
+                         id=f"{spec.name}-{case.label}-{kernel.id}".replace(" ", "-"))
             for spec, _, _, case in cases((), config.getoption("--size").split(","), ("float32",))
             for kernel in kernels_of(spec.name, config.getoption("--ladder"))]
     metafunc.parametrize(("op", "case", "kernel"), rows)

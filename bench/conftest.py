@@ -39,12 +39,12 @@ def facts(threads: int) -> dict[str, Any]:
     from tilewright.bench import machine
 
     found = machine()
-    return {"cpu": found["cpu"], "isa": found["isa"], "threads": threads, "versions": found["versions"], "blas": found["blas"]}
+    return {name: found[name] for name in ("cpu", "isa", "versions", "blas")} | {"threads": threads}
 
 
 @pytest.fixture
 def measure(benchmark: Any, facts: dict[str, Any]) -> Callable[..., None]:
-    """measure(op, case, kernel): check the kernel on the case, then time it on a call in normal form with outputs at hand."""
+    """measure(op, case, kernel): check the kernel on the case, then time it on a call in normal form."""
     from tilewright.bench import Expectation, roof
     from tilewright.bench.accuracy import poisoned
     from tilewright.core import dispatch, registry

@@ -2,7 +2,7 @@
 
     python bench/report.py [--threads N] [--save FOLDER]       (about four minutes; --save keeps the runs as JSON)
 
-Each run is a process of its own: idle threads of one would take CPUs from the next, and BLAS reads its number of threads once.
+Each run is a process of its own: idle threads of one would take CPUs from the next, and BLAS reads its number once.
 """
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tilewright import bench
 from tilewright.bench.report import mean_ratios
 
 ROOT = Path(__file__).resolve().parents[1]
-README_OPS = ("matmul", "linear", "gelu", "softmax", "layer_norm", "cross_entropy", "dropout", "embedding", "adamw_step")
+README_OPS = ("matmul", "linear", "gelu", "softmax", "layer_norm", "cross_entropy", "dropout", "embedding",
+              "adamw_step")
 PRODUCTS = ("matmul", "linear", "linear_backward")
 
 
@@ -34,7 +35,8 @@ def run(*args: str) -> bench.Comparison:
 def put(file: Path, name: str, text: str) -> None:
     """Replace what stands between <!-- name --> and <!-- /name -->."""
     whole = file.read_text()
-    new, count = re.subn(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m: f"{m[1]}{text}\n{m[2]}", whole, flags=re.DOTALL)
+    place = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    new, count = place.subn(lambda m: f"{m[1]}{text}\n{m[2]}", whole)
     if count != 1:
         raise SystemExit(f"{file.name}: no place marked {name!r}")
     file.write_text(new)
@@ -42,13 +44,14 @@ def put(file: Path, name: str, text: str) -> None:
 
 def section(found: bench.Comparison) -> str:
     """A table with the conditions it was taken under, and the mean ratios."""
-    means = "; ".join(f"{name} {ratio:.3g} times NumPy's speed" for name, (ratio, _) in mean_ratios(found.results).items())
-    return f"{bench.conditions(found)} Geometric means: {means}.\n\n{bench.markdown(found)}"
+    means = "; ".join(f"{name} {ratio:.3g}" for name, (ratio, _) in mean_ratios(found.results).items())
+    return (f"{bench.conditions(found)} Geometric means of the ratios to NumPy: {means}.\n\n"
+            f"{bench.markdown(found)}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of the table on several threads")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of the last table")
     parser.add_argument("--save", type=Path, help="keep the runs here")
     args = parser.parse_args()
     runs = {

@@ -1,4 +1,4 @@
-"""docs/ADDING_A_KERNEL.md to the letter: its Python files conform, and its C files compile for every instruction set."""
+"""docs/ADDING_A_KERNEL.md to the letter: its Python files conform, its C files compile for every instruction set."""
 from __future__ import annotations
 
 import os
@@ -17,9 +17,10 @@ from tilewright.core import native
 
 ROOT = Path(__file__).resolve().parents[1]
 DOC = (ROOT / "docs/ADDING_A_KERNEL.md").read_text()
-FILES = dict(re.findall(r"^`((?:kernels|csrc)/[^`]+)`\n\n```(?:python|c)\n(.*?)^```$", DOC, flags=re.DOTALL | re.MULTILINE))
-PUBLIC_CALL, = re.findall(r"^```python\n(def square.*?)^```$", DOC, flags=re.DOTALL | re.MULTILINE)
-PROTOTYPE, = re.findall(r"^```c\n(int tw_square.*?)^```$", DOC, flags=re.DOTALL | re.MULTILINE)
+BLOCKS = re.DOTALL | re.MULTILINE
+FILES = dict(re.findall(r"^`((?:kernels|csrc)/[^`]+)`\n\n```(?:python|c)\n(.*?)^```$", DOC, BLOCKS))
+PUBLIC_CALL, = re.findall(r"^```python\n(def square.*?)^```$", DOC, BLOCKS)
+PROTOTYPE, = re.findall(r"^```c\n(int tw_square.*?)^```$", DOC, BLOCKS)
 CHECK = """
 import sys
 import conformance
@@ -35,7 +36,7 @@ sys.exit("\\n".join(complaints[:5]) or 0)
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A copy of the installed package with the files of the document put into it; without C kernels, which want a build."""
+    """A copy of the installed package with the document's files put into it; not those for C, which want a build."""
     package = tmp_path / "tilewright"
     shutil.copytree(Path(tw.__file__).parent, package, symlinks=False, ignore=shutil.ignore_patterns("__pycache__"))
     for name, text in FILES.items():
@@ -72,7 +73,8 @@ def test_the_c_files_compile(tmp_path: Path) -> None:
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(text)
     header = csrc / "tilewright.h"
-    header.write_text(header.read_text().replace("#pragma GCC visibility pop", PROTOTYPE + "#pragma GCC visibility pop", 1))
+    end = "#pragma GCC visibility pop"
+    header.write_text(header.read_text().replace(end, PROTOTYPE + end, 1))
     includes = [f"-I{p}" for p in (csrc, sysconfig.get_path("include"), np.get_include())]
     for source in sorted(csrc.glob("square/*.c")) + [csrc / "python/door_square.c"]:
         variants = ISAS.get(target(["cc"]), {"baseline": []}) if source.name.endswith(".isa.c") else {"": []}

@@ -43,7 +43,8 @@ def test_help_names_the_commands() -> None:
 
 def test_the_command_line_loads_without_numpy() -> None:
     code = "import sys, tilewright.cli; assert 'numpy' not in sys.modules and 'numba' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": PACKAGE}, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": PACKAGE})
     assert done.returncode == 0, done.stderr
 
 
@@ -153,7 +154,8 @@ def test_doctor_catches_a_backend_that_computes_nonsense(monkeypatch: pytest.Mon
     real = registry.kernels
 
     def kernels(family: str, backend: str) -> dict:
-        return {key: dataclasses.replace(k, run=lambda call, outs: outs[0].fill(1)) for key, k in real(family, backend).items()}
+        return {key: dataclasses.replace(kernel, run=lambda call, outs: outs[0].fill(1))
+                for key, kernel in real(family, backend).items()}
 
     monkeypatch.setattr(registry, "kernels", kernels)
     assert any(f.level == "wrong" and "nonsense" in f.what for f in doctor.self_test())
@@ -180,7 +182,7 @@ def test_bench_outside_a_checkout_says_so(run, monkeypatch: pytest.MonkeyPatch) 
 def test_the_suite_checks_what_it_would_time() -> None:
     root = Path(__file__).resolve().parents[1]
     flags = ("--size", "small", "--no-save", "--benchmark-disable", "-k", "relu")
-    done = subprocess.run([sys.executable, "-m", "tilewright", "bench", *flags], cwd=root, capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": PACKAGE})
+    command = [sys.executable, "-m", "tilewright", "bench", *flags]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": PACKAGE})
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" in done.stdout

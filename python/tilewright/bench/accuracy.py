@@ -14,7 +14,10 @@ MANY_ULPS = 100.0  # past this a sum has cancelled, and the absolute error says 
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """The worst element of a result. `of_bound`: its error as a part of the derived bound; `wrong`: what is wrong, if past it."""
+    """The worst element of a result.
+
+    of_bound: its error as a part of the derived bound; wrong: what is wrong where an element is past its bound.
+    """
 
     of_bound: float
     ulp: float

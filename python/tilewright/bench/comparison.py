@@ -71,7 +71,7 @@ class Comparison:
 
 
 def contestants(spec: Spec, ladder: bool = False) -> tuple[list[Kernel], list[Skipped]]:
-    """The kernels of an operation that this machine can load, NumPy's first, and what is missing. ladder: with the steps."""
+    """The kernels of an operation that load here, NumPy's first, and what is missing. ladder: with the steps."""
     found: list[Kernel] = []
     missing: list[Skipped] = []
     order = sorted(capability.BACKENDS, key=lambda name: name != BASELINE)
@@ -99,8 +99,9 @@ def cases(ops: Sequence[str], sizes: Sequence[str], dtypes: Sequence[str]) -> li
             for size in sizes for case in spec.bench(rng, dtype, size)]
 
 
-def compare(ops: Sequence[str] = (), *, size: str | Sequence[str] = "medium", dtype: str | Sequence[str] = "float32",
-            threads: int = 1, ladder: bool = False, progress: Callable[[int, int, str], object] | None = None) -> Comparison:
+def compare(ops: Sequence[str] = (), *, size: str | Sequence[str] = "medium",
+            dtype: str | Sequence[str] = "float32", threads: int = 1, ladder: bool = False,
+            progress: Callable[[int, int, str], object] | None = None) -> Comparison:
     """Check and time every kernel of the named operations, or of all; `progress(done, total, what)` is told on the way.
 
     >>> found = compare(["relu"], size="small")
@@ -136,8 +137,8 @@ def _one(found: Comparison, spec: Spec, size: str, dtype: str, case: Case, ladde
         checked.append((kernel, _checked(expectation, kernel)))
         found.first_calls += time.perf_counter() - begin
     right = [kernel for kernel, accuracy in checked if accuracy.wrong is None]
-    runs = [_runner(expectation, kernel) for kernel in right]
-    times = dict(zip(map(dispatch.row_name, right), interleaved(runs, settle=SETTLE if found.threads > 1 else 0.0), strict=True))
+    turns = interleaved([_runner(expectation, kernel) for kernel in right], settle=SETTLE if found.threads > 1 else 0.0)
+    times = dict(zip(map(dispatch.row_name, right), turns, strict=True))
     under = roof(spec, expectation.fresh())
     baseline = median(times[BASELINE]) if BASELINE in times else None
     for kernel, accuracy in checked:
@@ -145,8 +146,8 @@ def _one(found: Comparison, spec: Spec, size: str, dtype: str, case: Case, ladde
         mine = times.get(name)
         seconds = median(mine) if mine else None
         found.results.append(Result(
-            spec.name, case.label, size, dtype, name, kernel.describe(expectation.fresh()) if seconds else "", accuracy, seconds,
-            _spread(mine) if mine else None, under.unit, under.rate(seconds) if seconds else None,
+            spec.name, case.label, size, dtype, name, kernel.describe(expectation.fresh()) if seconds else "",
+            accuracy, seconds, _spread(mine) if mine else None, under.unit, under.rate(seconds) if seconds else None,
             under.part(seconds) if seconds else None, baseline / seconds if baseline and seconds else None))
 
 

@@ -1,8 +1,8 @@
 """What this machine can do at most, measured once a process, and how near a call comes to it.
 
-A call is held against one of two roofs. Where it does at least FLOPS_PER_BYTE operations for each byte that it must move, that is
-the rate of multiply-adds in registers; elsewhere the rate of copying as many bytes as the call touches, which for operands
-that fit a cache is that cache's. Both are measured by the C library, on the threads and with the instruction set in use.
+A call is held against one of two roofs. Where it does at least FLOPS_PER_BYTE operations for each byte that it must
+move, that is the rate of multiply-adds in registers; elsewhere the rate of copying as many bytes, which for operands
+that fit a cache is that cache's. The C library measures both, on the threads and with the instruction set in use.
 """
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def _on_one(measured: float, alone: Callable[[], float | None]) -> float | None:
 def _fma(dtype: str, number: int) -> float | None:
     if native.lib is None:
         return None
-    measured = native.lib.tw_measure_fma(native.lib.TW_FLOAT64 if dtype == "float64" else native.lib.TW_FLOAT32, SECONDS)
+    code = native.lib.TW_FLOAT64 if dtype == "float64" else native.lib.TW_FLOAT32
+    measured = native.lib.tw_measure_fma(code, SECONDS)
     return _on_one(measured, lambda: _fma(dtype, 1)) if number > 1 else measured or None
 
 
@@ -43,7 +44,7 @@ def _copy(nbytes: int, number: int) -> float | None:
 
 
 def fma_peak(dtype: str = "float32") -> float | None:
-    """FLOP/s of multiply-adds in registers on the threads in use; None without the C library. Halves compute in float32."""
+    """FLOP/s of multiply-adds in registers, on the threads in use; None without the C library. Halves: float32's."""
     return _fma("float64" if dtype == "float64" else "float32", threads.get_num_threads())
 
 
@@ -55,7 +56,7 @@ def copy_peak(nbytes: float = LARGEST) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Roof:
-    """The limit a call is held against: its kind, the call's work in that kind's unit, and the machine's peak (None: unknown)."""
+    """The limit a call is held against: its kind, the call's work in that unit, the machine's peak (None: unknown)."""
 
     kind: str  # "FMA" | "memory"
     work: float  # FLOP or bytes

@@ -1,7 +1,7 @@
 """Time several contestants so that the ratios between them can be trusted on a machine that is not quiet.
 
-They take turns, A B C A B C, so that a clock that drifts or a neighbour that wakes up meets all of them alike. A turn is as many
-calls as fill a few milliseconds. The median over the turns is reported, with the distance of the quartiles as spread.
+They take turns, A B C A B C, so that a clock that drifts or a neighbour that wakes up meets all of them alike. A turn
+is as many calls as fill a few milliseconds.
 """
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ SHARE = 0.4  # seconds for all turns of one contestant, where its single call al
 FEWEST = 3  # turns of a contestant that exceeds it
 
 
-def interleaved(contestants: Sequence[Callable[[], object]], *, rounds: int = ROUNDS, settle: float = 0.0) -> list[list[float]]:
-    """Seconds a call, one number a turn, for each contestant. All must have run before: a first call's cost is not for here.
+def interleaved(contestants: Sequence[Callable[[], object]], *, rounds: int = ROUNDS,
+                settle: float = 0.0) -> list[list[float]]:
+    """Seconds a call, one number a turn, for each contestant. All must have run before: first calls cost more.
 
     settle: seconds of sleep before each turn, for the idle threads of the one before to stop spinning.
     """

@@ -1,6 +1,6 @@
 """The command line: `tilewright info | compare | train | bench | doctor`, also `python -m tilewright`.
 
-Commands import what they need when they run: `compare` must be able to set the number of BLAS threads before NumPy is loaded.
+Commands import what they need when they run: `compare` sets the number of BLAS threads before NumPy is loaded.
 """
 from __future__ import annotations
 

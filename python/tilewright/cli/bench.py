@@ -27,8 +27,9 @@ def bench(
         typer.echo("error: the suite needs pytest-benchmark: pip install '.[bench]'", err=True)
         raise typer.Exit(2)
     keep = ["--benchmark-autosave"] if save and not any(a.startswith("--benchmark-disable") for a in ctx.args) else []
-    command = [sys.executable, "-m", "pytest", str(root / "bench"), f"--size={size}", f"--threads={threads}", *keep, *ctx.args]
-    raise typer.Exit(subprocess.run(command, check=False).returncode)
+    options = [f"--size={size}", f"--threads={threads}", *keep, *ctx.args]
+    command = [sys.executable, "-m", "pytest", str(root / "bench"), *options]
+    raise typer.Exit(subprocess.run(command).returncode)
 
 
 def checkout() -> Path | None:

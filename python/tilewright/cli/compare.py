@@ -19,12 +19,12 @@ PLAIN_WIDTH = 130  # of a line where there is no terminal to ask
 
 
 def compare(
-    ops: Annotated[list[str] | None, typer.Argument(metavar="[OP]...", help="Operations; all of them if none is named.")] = None,
+    ops: Annotated[list[str] | None, typer.Argument(metavar="[OP]...", help="Operations; all by default.")] = None,
     size: Annotated[str, typer.Option(help="small, medium or large.")] = "medium",
     threads: Annotated[int, typer.Option(min=1, help="For every contestant, NumPy's BLAS included.")] = 1,
     dtype: Annotated[str, typer.Option(help="float32, float64, float16 or bfloat16.")] = "float32",
     ladder: Annotated[bool, typer.Option("--ladder", help="Also the steps that lead to the kernels: c:naive.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write everything here; - is stdout.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all; - is stdout.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table instead.")] = False,
 ) -> None:
     """Run operations on every backend, check each result against the oracle, and time the backends in turns.
@@ -60,8 +60,8 @@ class _progress:
     def __init__(self, console: Any):
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self._bar = Progress(TextColumn("{task.description:36}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-                             console=console, transient=True, disable=not console.is_terminal)
+        columns = (TextColumn("{task.description:36}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task = self._bar.add_task("", total=None)
 
     def __enter__(self) -> Any:
@@ -104,5 +104,6 @@ def footer(found: Comparison) -> list[str]:
     lines += report.peak_lines(found)
     for s in found.skipped:
         lines.append(f"not here  {s.op + ' on ' if s.op else ''}{s.backend}: {s.reason}")
-    return [*lines, f"{found.seconds:.0f} s in all, {found.first_calls:.1f} s of them first calls, in which Numba compiles; "
-                    "no time above includes these"]
+    lines.append(f"{found.seconds:.0f} s in all, {found.first_calls:.1f} s of them first calls, in which Numba compiles; "
+                 "no time above includes these")
+    return lines

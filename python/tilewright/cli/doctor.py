@@ -10,8 +10,8 @@ from pathlib import Path
 
 import typer
 
-VARIABLES = ("TILEWRIGHT_BACKEND", "TILEWRIGHT_ISA", "TILEWRIGHT_NUM_THREADS", "TILEWRIGHT_VERBOSE", "TILEWRIGHT_CACHE_DIR")
-OLDEST_NUMBA = (0, 60)
+VARIABLES = tuple(f"TILEWRIGHT_{name}" for name in ("BACKEND", "ISA", "NUM_THREADS", "VERBOSE", "CACHE_DIR"))
+OLDEST_NUMBA = (0, 62)
 REBUILD = "pip install --force-reinstall --no-deps .   (in a checkout: python setup.py build_ext --inplace)"
 FORK = """
 import os, sys, numpy as np, tilewright as tw
@@ -27,7 +27,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at. level: "ok", "note" (works, but worth knowing) or "wrong" (something needed does not work)."""
+    """One thing looked at. level: "ok", "note" (works, but worth knowing) or "wrong" (something needed does not)."""
 
     level: str
     what: str
@@ -51,7 +51,7 @@ def doctor() -> None:
 
 
 def examine() -> Iterator[Finding]:
-    """Every check in turn; one that fails itself is a finding too. In a wrong environment the others would only repeat it."""
+    """Every check in turn; one that fails itself is a finding too. A wrong environment would make all others wrong."""
     found = list(environment())
     yield from found
     if any(f.level == "wrong" for f in found):
@@ -60,7 +60,8 @@ def examine() -> Iterator[Finding]:
         try:
             yield from check()
         except Exception as error:
-            yield Finding("wrong", f"the check of {check.__name__.replace('_', ' ')} failed: {type(error).__name__}: {error}")
+            what = check.__name__.replace("_", " ")
+            yield Finding("wrong", f"the check of {what} failed: {type(error).__name__}: {error}")
 
 
 def environment() -> Iterator[Finding]:
@@ -68,17 +69,18 @@ def environment() -> Iterator[Finding]:
     for name in sorted(os.environ):
         if name.startswith("TILEWRIGHT_") and name not in VARIABLES:
             known = ", ".join(VARIABLES)
-            yield Finding("note", f"{name} is set, but there is no such variable", f"unset {name}   (there are: {known})")
+            yield Finding("note", f"{name} is set, but means nothing", f"unset {name}   (there are: {known})")
     from ..core.capability import BACKENDS
 
     backend = os.environ.get("TILEWRIGHT_BACKEND", "").partition(":")[0]
     if backend and backend not in (*BACKENDS, "auto"):
-        yield Finding("wrong", f"TILEWRIGHT_BACKEND={backend}: there are auto, {', '.join(BACKENDS)}", "unset TILEWRIGHT_BACKEND")
+        known = ", ".join(BACKENDS)
+        yield Finding("wrong", f"TILEWRIGHT_BACKEND={backend}: there are auto, {known}", "unset TILEWRIGHT_BACKEND")
     elif backend and backend != "auto" and (reason := BACKENDS[backend].probe()):
         yield Finding("wrong", f"TILEWRIGHT_BACKEND={backend} cannot run here: {reason}", "unset TILEWRIGHT_BACKEND")
     number = os.environ.get("TILEWRIGHT_NUM_THREADS", "")
     if number and not (number.isdigit() and int(number) > 0):
-        yield Finding("wrong", f"TILEWRIGHT_NUM_THREADS={number} is no number of threads", "unset TILEWRIGHT_NUM_THREADS")
+        yield Finding("wrong", f"TILEWRIGHT_NUM_THREADS={number} is no number", "unset TILEWRIGHT_NUM_THREADS")
     reason = BACKENDS["c"].probe()
     if reason is not None and "TILEWRIGHT_ISA" in reason:
         yield Finding("wrong", reason, "unset TILEWRIGHT_ISA")
@@ -95,7 +97,8 @@ def c_library() -> Iterator[Finding]:
     isas = native.isas()
     lower = f", though {isas[0]} would run: TILEWRIGHT_ISA asks for it" if native.isa() != isas[0] else ""
     yield Finding("note" if lower else "ok", f"C backend for {native.isa()}{lower}")
-    for what, path in (("header", Path(native.get_include()) / "tilewright.h"), ("library", Path(native.get_library()))):
+    files = {"header": Path(native.get_include()) / "tilewright.h", "library": Path(native.get_library())}
+    for what, path in files.items():
         if not path.exists():
             yield Finding("wrong", f"the C {what} {path} is missing: C programs cannot be built", REBUILD)
 
@@ -147,12 +150,13 @@ def numba() -> Iterator[Finding]:
     version = versions()["numba"] or "0"
     parts = tuple(int(p) for p in version.split(".")[:2] if p.isdigit())
     if parts < OLDEST_NUMBA:
-        yield Finding("wrong", f"Numba {version} is older than {'.'.join(map(str, OLDEST_NUMBA))}", "pip install --upgrade numba")
+        oldest = ".".join(map(str, OLDEST_NUMBA))
+        yield Finding("wrong", f"Numba {version} is older than {oldest}", "pip install --upgrade numba")
     if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
         yield Finding("wrong", "NUMBA_DISABLE_JIT is set: Numba kernels cannot compile", "unset NUMBA_DISABLE_JIT")
     folder = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(__file__).resolve().parents[1])
     if not os.access(folder, os.W_OK):
-        yield Finding("note", f"Numba cannot keep compiled kernels in {folder}: it will use the user's cache, or compile anew",
+        yield Finding("note", f"Numba cannot keep compiled kernels in {folder}: it uses another cache or compiles anew",
                       "export NUMBA_CACHE_DIR=FOLDER, one that can be written to")
 
 
@@ -199,7 +203,8 @@ def team() -> Iterator[Finding]:
     all_of_them()
     alone, together = (float(np.median(t)) for t in interleaved([one, all_of_them], rounds=9))
     if together > 1.5 * alone:
-        yield Finding("note", f"{n} threads take {together / alone:.0f} times as long as one: something else uses the CPUs",
+        longer = f"{together / alone:.0f} times as long as one"
+        yield Finding("note", f"{n} threads take {longer}: something else uses the CPUs",
                       "export OMP_WAIT_POLICY=passive, or TILEWRIGHT_NUM_THREADS=1")
     else:
         yield Finding("ok", f"{n} threads are {alone / together:.1f} times as fast as one")
@@ -212,7 +217,7 @@ def denormals() -> Iterator[Finding]:
     smallest = np.full(16, 1e-40, np.float32)
     if not (smallest * np.float32(1.0)).all():
         yield Finding("wrong", "this process flushes denormals to zero, so results in the far tails are lost",
-                      "find the library built with -ffast-math that sets it (python -X importtime shows what is loaded)")
+                      "find the library built with -ffast-math that sets it: python -X importtime shows what is loaded")
 
 
 def openmp_runtimes() -> Iterator[Finding]:
@@ -221,7 +226,7 @@ def openmp_runtimes() -> Iterator[Finding]:
         maps = Path("/proc/self/maps").read_text()
     except OSError:
         return
-    loaded = sorted({name for line in maps.splitlines() for name in ("libgomp", "libiomp5", "libomp") if f"/{name}" in line})
+    loaded = [name for name in ("libgomp", "libiomp5", "libomp") if f"/{name}" in maps]
     if len(loaded) > 1:
         yield Finding("note", f"{len(loaded)} OpenMP runtimes in one process ({', '.join(loaded)}) fight for the CPUs",
                       "export OMP_WAIT_POLICY=passive")

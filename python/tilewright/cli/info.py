@@ -36,7 +36,8 @@ def lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("versions", versions),
         ("blas", facts["blas"]),
     ]
-    return rows + [(f"{name}", reason and f"not here: {reason}" or "available") for name, reason in facts["backends"].items()]
+    backends = facts["backends"].items()
+    return rows + [(name, f"not here: {reason}" if reason else "available") for name, reason in backends]
 
 
 def _bytes(n: int) -> str:
