@@ -1,5 +1,6 @@
 // The calls that run through copies: float16 and bfloat16 become float32 and back, a strided c is gathered into rows and
 // scattered again. One batch element at a time.
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -77,51 +78,94 @@ static void copy(int dtype, int scatter, ptrdiff_t m, ptrdiff_t n, tw_matrix str
     tw_parallel_ranges(m, 16, (double)m * (double)n * 0.5, copy_rows, &s);
 }
 
+// ---- one product
+
+#define KEPT_BYTES ((size_t)16 << 20) // copies up to this size live in a buffer that the thread keeps
+#define NO_BYTES SIZE_MAX
+
+static size_t align64(size_t bytes) { return bytes > NO_BYTES - 63 ? NO_BYTES : (bytes + 63) / 64 * 64; }
+
+// The bytes of an m x n copy, rounded up to cache lines; NO_BYTES when a size_t cannot say it.
 static size_t bytes_of(ptrdiff_t m, ptrdiff_t n, size_t size) {
     size_t count, bytes;
-    if (__builtin_mul_overflow((size_t)m, (size_t)n, &count) || __builtin_mul_overflow(count, size, &bytes))
-        return SIZE_MAX;
-    return bytes ? bytes : 1;
+    if (__builtin_mul_overflow((size_t)m, (size_t)n, &count) || __builtin_mul_overflow(count, size, &bytes)) return NO_BYTES;
+    return align64(bytes);
 }
 
-// One batch element, with everything that needs it replaced by a copy in rows.
+// The call with everything that needs it replaced by a copy in rows.
 static int run_one(tw_gemm_call call) {
-    const int half = is_half(call.dtype), dtype = call.dtype, reads_c = call.beta != 0, reads_ab = call.alpha != 0 && call.k > 0;
+    const int half = is_half(call.dtype), dtype = call.dtype, reads_ab = call.alpha != 0 && call.k > 0;
     const size_t size = half ? 4 : sizes[dtype];
-    const tw_matrix c = call.c;
-    void *copies[4] = {malloc(bytes_of(call.m, call.n, size)),
-                       half && reads_ab ? malloc(bytes_of(call.m, call.k, size)) : NULL,
-                       half && reads_ab ? malloc(bytes_of(call.k, call.n, size)) : NULL,
-                       call.bias ? malloc(bytes_of(1, call.n, size)) : NULL};
-    int code = TW_NO_MEMORY;
-    if (copies[0] && (!half || !reads_ab || (copies[1] && copies[2])) && (!call.bias || copies[3])) {
-        if (half && reads_ab) {
-            copy(dtype, 0, call.m, call.k, call.a, copies[1]);
-            call.a = (tw_matrix){copies[1], call.k, 1};
-            if (call.b.row == 1 && call.b.col != 1) { // keep b's columns as rows: reading along them is what is fast
-                copy(dtype, 0, call.n, call.k, (tw_matrix){call.b.data, call.b.col, call.b.row}, copies[2]);
-                call.b = (tw_matrix){copies[2], 1, call.k};
-            } else {
-                copy(dtype, 0, call.k, call.n, call.b, copies[2]);
-                call.b = (tw_matrix){copies[2], call.n, 1};
-            }
-        }
-        if (call.bias) {
-            copy(dtype, 0, 1, call.n, (tw_matrix){(void *)call.bias, 0, call.bias_step}, copies[3]);
-            call.bias = copies[3];
-            call.bias_step = 1;
-        }
-        if (reads_c)
-            copy(dtype, 0, call.m, call.n, c, copies[0]);
-        call.c = (tw_matrix){copies[0], call.n, 1};
-        call.dtype = half ? TW_FLOAT32 : dtype;
-        code = tw_gemm(&call);
-        if (code == TW_OK)
-            copy(dtype, 1, call.m, call.n, c, copies[0]);
+    const size_t bytes[4] = {bytes_of(call.m, call.n, size), half && reads_ab ? bytes_of(call.m, call.k, size) : 0,
+                             half && reads_ab ? bytes_of(call.k, call.n, size) : 0, call.bias ? bytes_of(1, call.n, size) : 0};
+    size_t total = 64;
+    for (int i = 0; i < 4; i++)
+        if (__builtin_add_overflow(total, bytes[i], &total)) return TW_NO_MEMORY;
+    char *space = total <= KEPT_BYTES ? tw_second_workspace(total) : malloc(total), *next = space, *copies[4];
+    if (!space) return TW_NO_MEMORY;
+    for (int i = 0; i < 4; i++) {
+        copies[i] = next;
+        next += bytes[i];
     }
-    for (int i = 0; i < 4; i++) free(copies[i]);
+    const tw_matrix c = call.c;
+    if (half && reads_ab) {
+        copy(dtype, 0, call.m, call.k, call.a, copies[1]);
+        call.a = (tw_matrix){copies[1], call.k, 1};
+        if (call.b.row == 1 && call.b.col != 1) { // keep b's columns as rows: reading along them is what is fast
+            copy(dtype, 0, call.n, call.k, (tw_matrix){call.b.data, call.b.col, call.b.row}, copies[2]);
+            call.b = (tw_matrix){copies[2], 1, call.k};
+        } else {
+            copy(dtype, 0, call.k, call.n, call.b, copies[2]);
+            call.b = (tw_matrix){copies[2], call.n, 1};
+        }
+    }
+    if (call.bias) {
+        copy(dtype, 0, 1, call.n, (tw_matrix){(void *)call.bias, 0, call.bias_step}, copies[3]);
+        call.bias = copies[3];
+        call.bias_step = 1;
+    }
+    if (call.beta != 0) copy(dtype, 0, call.m, call.n, c, copies[0]);
+    call.c = (tw_matrix){copies[0], call.n, 1};
+    call.dtype = half ? TW_FLOAT32 : dtype;
+    const int code = tw_gemm(&call);
+    if (code == TW_OK) copy(dtype, 1, call.m, call.n, c, copies[0]);
+    if (total > KEPT_BYTES) free(space);
     return code;
 }
+
+// ---- halves with few rows: b is most of the work, and goes through the caches slab of columns by slab of columns
+
+#define FEW_ROWS 32
+#define SLAB_ELEMENTS (64 << 10) // of b: 256 KiB as float32
+
+typedef struct {
+    const tw_gemm_call *call;
+    ptrdiff_t width;
+    atomic_int code;
+} slabs;
+
+static void run_slab(void *context, ptrdiff_t slab) {
+    slabs *s = context;
+    tw_gemm_call part = *s->call;
+    const ptrdiff_t j = slab * s->width, size = sizes[part.dtype];
+    part.n = s->call->n - j < s->width ? s->call->n - j : s->width;
+    part.b.data = (char *)part.b.data + j * part.b.col * size;
+    part.c.data = (char *)part.c.data + j * part.c.col * size;
+    if (part.bias) part.bias = (const char *)part.bias + j * part.bias_step * size;
+    const int code = run_one(part);
+    if (code) atomic_store_explicit(&s->code, code, memory_order_relaxed);
+}
+
+static int run_in_slabs(const tw_gemm_call *call) {
+    if (!is_half(call->dtype) || call->m > FEW_ROWS || call->k == 0 || call->n <= SLAB_ELEMENTS / call->k) return run_one(*call);
+    const ptrdiff_t least = call->b.col == 1 ? 256 : 32; // columns: of rows worth reading, or of vectors
+    slabs s = {call, SLAB_ELEMENTS / call->k / 16 * 16, TW_OK};
+    if (s.width < least) s.width = least;
+    tw_parallel((call->n - 1) / s.width + 1, (double)call->k * (double)call->n * 0.2, run_slab, &s);
+    return atomic_load_explicit(&s.code, memory_order_relaxed);
+}
+
+// ---- batches
 
 int tw_gemm_through_copies(const tw_gemm_call *call) {
     tw_gemm_call one = *call;
@@ -141,7 +185,7 @@ int tw_gemm_through_copies(const tw_gemm_call *call) {
         one.a.data = (char *)call->a.data + a * size;
         one.b.data = (char *)call->b.data + b * size;
         one.c.data = (char *)call->c.data + c * size;
-        const int code = run_one(one);
+        const int code = run_in_slabs(&one);
         if (code)
             return code;
     }

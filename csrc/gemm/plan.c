@@ -90,7 +90,7 @@ tw_plan tw_plan_product(const tw_product *p, ptrdiff_t batches) {
         plan.kc = STREAM_K;
         plan.nc = round_up(STREAM_BYTES / (p->m * g->size), g->lanes);
     } else if (plan.path == TW_PACKED) {
-        plan.kc = even(p->k, g->kc, 8);
+        plan.kc = MIN(p->k, even(p->k, g->kc, 8));
         plan.nc = even(plan.columns, l2_bytes() / 2 / (plan.kc * g->size) / g->nr * g->nr, g->nr);
     }
     return plan;

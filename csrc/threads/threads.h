@@ -25,4 +25,7 @@ void tw_parallel_ranges(ptrdiff_t n, ptrdiff_t grain, double ns, tw_range *run, 
  * none. Kept for the next call, freed when the thread ends. */
 void *tw_workspace(size_t bytes);
 
+/* Another such buffer, for who calls functions that use the first. */
+void *tw_second_workspace(size_t bytes);
+
 #endif
