@@ -1,5 +1,5 @@
-/* Which instruction set runs: the most capable one that was built and that the CPU and the operating system (XGETBV)
- * both support. TILEWRIGHT_ISA asks for a lower one. */
+// Which instruction set runs: the most capable one that was built and that the CPU and the operating system (XGETBV)
+// both support. TILEWRIGHT_ISA asks for a lower one.
 #include "isa.h"
 
 #include <stdio.h>
@@ -9,19 +9,17 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 
-#define XCR0_AVX 0x6u      /* the system saves xmm and ymm */
-#define XCR0_AVX512 0xe6u  /* and zmm and the masks */
+#define XCR0_AVX 0x6u // the system saves xmm and ymm
+#define XCR0_AVX512 0xe6u // and zmm and the masks
 #define HAS(word, bits) (((word) & (unsigned)(bits)) == (unsigned)(bits))
 
-static unsigned xcr0(void)
-{
+static unsigned xcr0(void) {
     unsigned low, high;
     __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return low;
 }
 
-static int supported(const char *isa)
-{
+static int supported(const char *isa) {
     unsigned a, b, c, d, b7 = 0, c7, d7;
     if (!strcmp(isa, "baseline"))
         return 1;
@@ -34,9 +32,8 @@ static int supported(const char *isa)
     return HAS(b7, bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL) && HAS(xcr0(), XCR0_AVX512);
 }
 #else
-/* aarch64: Advanced SIMD is part of the base architecture, HWCAP has nothing to add until a row needs more. */
-static int supported(const char *isa)
-{
+// aarch64: Advanced SIMD is part of the base architecture, HWCAP has nothing to add until a row needs more.
+static int supported(const char *isa) {
     (void)isa;
     return 1;
 }
@@ -49,8 +46,7 @@ enum { ROWS = sizeof names / sizeof *names };
 int tw_isa_index = ROWS - 1;
 static char complaint[200];
 
-__attribute__((constructor)) static void choose(void)
-{
+__attribute__((constructor)) static void choose(void) {
     int best = 0;
     while (!supported(names[best]))
         best++;
@@ -76,8 +72,7 @@ const char *tw_isa(void) { return names[tw_isa_index]; }
 
 const char *tw_isa_error(void) { return *complaint ? complaint : NULL; }
 
-const char *tw_isa_name(int row)
-{
+const char *tw_isa_name(int row) {
     for (int i = 0; i < ROWS; i++)
         if (supported(names[i]) && row-- == 0)
             return names[i];

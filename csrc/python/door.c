@@ -1,4 +1,4 @@
-/* What all doors share: reading arrays, overlap, loops over strided arrays, and the list of the families. */
+// What all doors share: reading arrays, overlap, loops over strided arrays, and the list of the families.
 #define TW_DOOR_MAIN
 #include "door.h"
 
@@ -12,11 +12,10 @@
 #define FOREIGN_ORDER '<'
 #endif
 
-/* bfloat16 is registered by ml_dtypes at run time; -1 until Python says which number it was given */
+// bfloat16 is registered by ml_dtypes at run time; -1 until Python says which number it was given
 static int bfloat16_number = -1;
 
-static int dtype_of(int type_num)
-{
+static int dtype_of(int type_num) {
     switch (type_num) {
     case NPY_FLOAT: return TW_FLOAT32;
     case NPY_DOUBLE: return TW_FLOAT64;
@@ -29,8 +28,7 @@ static int dtype_of(int type_num)
 static const int type_nums[] = {[TW_FLOAT32] = NPY_FLOAT, [TW_FLOAT64] = NPY_DOUBLE, [TW_FLOAT16] = NPY_HALF, [TW_INT64] = NPY_INT64};
 static const npy_intp itemsizes[] = {[TW_FLOAT32] = 4, [TW_FLOAT64] = 8, [TW_FLOAT16] = 2, [TW_BFLOAT16] = 2, [TW_INT64] = 8};
 
-static int view_array(PyObject *object, int flags, tw_view *view)
-{
+static int view_array(PyObject *object, int flags, tw_view *view) {
     if (Py_TYPE(object) != &PyArray_Type)
         return 0;
     PyArrayObject *array = (PyArrayObject *)object;
@@ -47,8 +45,7 @@ int tw_read(PyObject *object, tw_view *view) { return view_array(object, NPY_ARR
 
 int tw_write(PyObject *object, tw_view *view) { return view_array(object, NPY_ARRAY_ALIGNED | NPY_ARRAY_WRITEABLE, view); }
 
-int tw_output(PyObject *object, int dtype, int ndim, const npy_intp *shape, tw_view *view)
-{
+int tw_output(PyObject *object, int dtype, int ndim, const npy_intp *shape, tw_view *view) {
     if (object == Py_None) {
         int number = dtype == TW_BFLOAT16 ? bfloat16_number : type_nums[dtype];
         PyObject *made = PyArray_SimpleNew(ndim, (npy_intp *)shape, number);
@@ -61,27 +58,23 @@ int tw_output(PyObject *object, int dtype, int ndim, const npy_intp *shape, tw_v
     return 1;
 }
 
-int tw_same_shape(const tw_view *a, const tw_view *b)
-{
+int tw_same_shape(const tw_view *a, const tw_view *b) {
     return a->ndim == b->ndim && !memcmp(a->shape, b->shape, a->ndim * sizeof *a->shape);
 }
 
-npy_intp tw_size(const tw_view *view)
-{
+npy_intp tw_size(const tw_view *view) {
     npy_intp size = 1;
     for (int i = 0; i < view->ndim; i++)
         size *= view->shape[i];
     return size;
 }
 
-int tw_is_contiguous(const tw_view *view)
-{
+int tw_is_contiguous(const tw_view *view) {
     return (PyArray_FLAGS((PyArrayObject *)view->object) & NPY_ARRAY_C_CONTIGUOUS) != 0;
 }
 
-/* [*low, *high): the bytes the array's elements lie in; empty for an empty array */
-static void extent(const tw_view *view, const char **low, const char **high)
-{
+// [*low, *high): the bytes the array's elements lie in; empty for an empty array
+static void extent(const tw_view *view, const char **low, const char **high) {
     *low = *high = view->data;
     for (int i = 0; i < view->ndim; i++) {
         if (view->shape[i] == 0) {
@@ -94,30 +87,27 @@ static void extent(const tw_view *view, const char **low, const char **high)
     *high += view->itemsize;
 }
 
-int tw_overlap(const tw_view *a, const tw_view *b)
-{
+int tw_overlap(const tw_view *a, const tw_view *b) {
     const char *a_low, *a_high, *b_low, *b_high;
     extent(a, &a_low, &a_high);
     extent(b, &b_low, &b_high);
     return a_low < b_high && b_low < a_high;
 }
 
-int tw_identical(const tw_view *a, const tw_view *b)
-{
+int tw_identical(const tw_view *a, const tw_view *b) {
     return a->data == b->data && tw_same_shape(a, b) && !memcmp(a->strides, b->strides, a->ndim * sizeof *a->strides);
 }
 
-/* ---- loops */
+// ---- loops
 
 static npy_intp magnitude(npy_intp stride) { return stride < 0 ? -stride : stride; }
 
-int tw_coalesce(tw_loop *loop, int operands, const tw_view *const *views)
-{
+int tw_coalesce(tw_loop *loop, int operands, const tw_view *const *views) {
     int ndim = 0, order[TW_MAX_DIMS];
     const tw_view *first = views[0];
     if (first->ndim > TW_MAX_DIMS)
         return 0;
-    for (int i = 0; i < first->ndim; i++) { /* insertion sort, outermost first; equal strides keep their order */
+    for (int i = 0; i < first->ndim; i++) { // insertion sort, outermost first; equal strides keep their order
         if (first->shape[i] == 1)
             continue;
         int at = ndim++;
@@ -147,16 +137,14 @@ int tw_coalesce(tw_loop *loop, int operands, const tw_view *const *views)
     return 1;
 }
 
-npy_intp tw_rows(const tw_loop *loop)
-{
+npy_intp tw_rows(const tw_loop *loop) {
     npy_intp rows = 1;
     for (int i = 0; i < loop->ndim - 1; i++)
         rows *= loop->shape[i];
     return rows;
 }
 
-void tw_row(const tw_loop *loop, int operands, npy_intp row, char **data)
-{
+void tw_row(const tw_loop *loop, int operands, npy_intp row, char **data) {
     for (int o = 0; o < operands; o++)
         data[o] = loop->data[o];
     for (int i = loop->ndim - 2; i >= 0; i--) {
@@ -167,8 +155,7 @@ void tw_row(const tw_loop *loop, int operands, npy_intp row, char **data)
     }
 }
 
-PyObject *tw_result(int code, PyObject *object)
-{
+PyObject *tw_result(int code, PyObject *object) {
     if (code == TW_OK)
         return object;
     Py_XDECREF(object);
@@ -177,15 +164,14 @@ PyObject *tw_result(int code, PyObject *object)
     return PyErr_Format(PyExc_SystemError, "a tilewright kernel refused its arguments (code %d)", code);
 }
 
-/* ---- start-up. A new family is one row: door_<family>.c defines `PyMethodDef tw_doors_<family>[]`. */
+// ---- start-up. A new family is one row: door_<family>.c defines `PyMethodDef tw_doors_<family>[]`.
 
 #define TW_FAMILIES(X) X(gemm) X(activation) X(softmax) X(norm) X(loss) X(dropout) X(embedding) X(optimizer)
 
 #define DECLARE_(family) extern PyMethodDef tw_doors_##family[];
 TW_FAMILIES(DECLARE_)
 
-static PyObject *set_bfloat16(PyObject *self, PyObject *number)
-{
+static PyObject *set_bfloat16(PyObject *self, PyObject *number) {
     (void)self;
     bfloat16_number = (int)PyLong_AsLong(number);
     return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
@@ -193,8 +179,7 @@ static PyObject *set_bfloat16(PyObject *self, PyObject *number)
 
 static PyMethodDef shared[] = {{"set_bfloat16", set_bfloat16, METH_O, "Say which NumPy type number bfloat16 has."}, TW_DOOR_END};
 
-static int fill(PyObject *module)
-{
+static int fill(PyObject *module) {
     if (_import_array() < 0 || PyModule_AddFunctions(module, shared) < 0)
         return -1;
 #define ADD_(family) \
@@ -204,9 +189,8 @@ static int fill(PyObject *module)
     return 0;
 }
 
-int tw_fill_door(uintptr_t module)
-{
-    PyGILState_STATE state = PyGILState_Ensure(); /* cffi let it go for the call */
+int tw_fill_door(uintptr_t module) {
+    PyGILState_STATE state = PyGILState_Ensure(); // cffi let it go for the call
     int code = fill((PyObject *)module);
     if (code < 0)
         PyErr_Print();
