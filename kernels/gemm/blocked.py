@@ -1,10 +1,11 @@
 """The blocked product in Numba: packing and the loops around the register tiles of microkernel.py.
 
-    gemm_range(alpha, a, b, beta, c, out, i0, i1, j0, j1)      one rectangle of out = alpha * a @ b + beta * c
+    gemm_range(alpha, a, b, beta, c, out, work, i0, i1, j0, j1)      one rectangle of out = alpha * a @ b + beta * c
 
 2-D arrays of one dtype; a and b with any strides, c and out with contiguous columns; c may be out, or have one row, which then
 stands for all (a bias). beta == 0 does not read c, alpha == 0 reads neither a nor b. Serial, no GIL, no state: rectangles may
-run at the same time, and a product has the same bits however it is cut into them.
+run at the same time, and a product has the same bits however it is cut into them. work: WORK_BYTES of the dtype, contiguous, not
+used by anyone else meanwhile; fresh memory for each product would cost a page fault for every 4 KB, half of the time of a small one.
 
     for jc in columns by NC                        B block, KC x NC, packed: stays in L2 (960 KB of 1 or 2 MB)
       for pc in k by KC
@@ -19,8 +20,6 @@ transposed b, a matrix times a vector among them, are dot products along k.
 """
 from __future__ import annotations
 
-import numpy as np
-
 from tilewright.kernels.vector.host import BYTES, inner, njit
 from tilewright.kernels.vector.memory import address, lanes, load_at, store_at
 from tilewright.kernels.vector.simd import fma
@@ -32,14 +31,8 @@ NC_VECTORS = 30  # 480 float32 columns with AVX-512
 FLAT_ROWS = 2  # up to so many rows b is read once, by whole rows
 DIRECT_ROWS = 16  # up to so many rows packing b costs more than it saves
 DIRECT_BYTES = 36 * 1024  # up to here b is in L1 as it is
+WORK_BYTES = KC * (NC_VECTORS * BYTES + MR * 8) + BYTES  # a packed block, a packed strip, and room to align them
 DOT_LINES = 12  # up to so many rows, or 4 columns, dot products beat packing a transposed b
-
-
-@inner
-def aligned(n, like):
-    """n elements of the dtype of `like`, the first at the start of a vector."""
-    raw = np.empty(n + BYTES // like.itemsize, like.dtype)
-    return raw[-address(raw) % BYTES // like.itemsize:]
 
 
 @inner
@@ -96,7 +89,7 @@ def strip(rows, n, k, a, a_row, a_k, b, b_panel, b_k, last, alpha, beta, c, c_ro
 
 
 @inner
-def blocks(alpha, a, b, beta, c, out, i0, i1, j0, j1):
+def blocks(alpha, a, b, beta, c, out, work, i0, i1, j0, j1):
     """gemm_range by packed or direct panels."""
     size = out.itemsize
     width = NV * BYTES // size
@@ -105,9 +98,9 @@ def blocks(alpha, a, b, beta, c, out, i0, i1, j0, j1):
     direct = b_rows and (i1 - i0 <= DIRECT_ROWS or depth * (j1 - j0) * size <= DIRECT_BYTES)
     kc = min(depth, KC)
     columns = j1 - j0 if direct else min(j1 - j0, NC_VECTORS * BYTES // size)
-    packed = aligned((width if direct else (columns + width - 1) // width * width) * kc, out)
     pack_a = a.strides[1] != size and j1 - j0 > width and i1 - i0 > 1
-    strip_a = aligned(MR * kc if pack_a else 0, out)
+    packed = work[-address(work) % BYTES // size:]
+    strip_a = packed[KC * NC_VECTORS * BYTES // size:]
     for jc in range(j0, j1, columns):
         n = min(columns, j1 - jc)
         whole = n // width * width
@@ -190,7 +183,7 @@ def dot_products(alpha, a, b, beta, c, out, i0, i1, j0, j1):
 
 
 @njit
-def gemm_range(alpha, a, b, beta, c, out, i0, i1, j0, j1):
+def gemm_range(alpha, a, b, beta, c, out, work, i0, i1, j0, j1):
     """See the head of this file."""
     if i1 <= i0 or j1 <= j0:
         return
@@ -202,4 +195,4 @@ def gemm_range(alpha, a, b, beta, c, out, i0, i1, j0, j1):
         for i in range(i0, i1):
             flat_row(alpha, a, b, beta, c, out, i, j0, j1)
     else:
-        blocks(alpha, a, b, beta, c, out, i0, i1, j0, j1)
+        blocks(alpha, a, b, beta, c, out, work, i0, i1, j0, j1)

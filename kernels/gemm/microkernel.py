@@ -15,6 +15,9 @@ tile reads row p of b in whole vectors, ceil(n / W) of them: a ragged b is packe
     a1 [c10 |c11 |c12 ]            Each a is read from memory and spread over the lanes, then used three times;
     .. [ .. | .. | .. ]            24 (12) independent sums cover the latency of a fused multiply-add, 4 cycles at 2 a cycle.
 
+One step of k a turn: unrolled by two or four, LLVM loads the next b so early that sums spill, and the speed falls to 0.6. (It did
+so only in the code that Numba reads back from its cache, which is optimized once more than what the compiling process runs.)
+
 In tile every element is one sum over p in rising order, in dots W sums over every W-th p: whatever rows and n are. So how a
 product is cut into tiles does not change its bits.
 """
@@ -33,7 +36,6 @@ MR = 8 if REGISTERS == 32 else 4
 ROWS = (8, 4, 2, 1) if MR == 8 else (4, 2, 1)
 DOT_ROWS = (4, 1)
 NV = 3  # vectors across a tile: NR = NV * W
-UNROLL = 2  # steps of k in a turn of the loop; with 4, LLVM loads b so early that sums spill: 0.75 of the speed
 PREFETCH = 8  # steps of k between the prefetch of a row of b and its use
 
 INTP = ir.IntType(64)
@@ -88,7 +90,7 @@ def _emit_sums(e: _Emitter, rows: int, vectors: int, g: dict) -> list[list]:
     row_offsets = [builder.mul(g["a_row"], INTP(i)) for i in range(rows)]
     ahead = builder.mul(g["b_k"], INTP(PREFETCH))
 
-    def step():
+    with cgutils.for_range(builder, g["k"]):
         at_a, at_b = builder.load(a), builder.load(b)
         across = [e.load(e.at(at_b, j * e.width)) for j in range(vectors)]
         for j in range(vectors):
@@ -99,12 +101,6 @@ def _emit_sums(e: _Emitter, rows: int, vectors: int, g: dict) -> list[list]:
                 builder.store(e.fma(ai, across[j], builder.load(cells[i][j])), cells[i][j])
         builder.store(e.at(at_a, g["a_k"]), a)
         builder.store(e.at(at_b, g["b_k"]), b)
-
-    with cgutils.for_range(builder, builder.lshr(g["k"], INTP(UNROLL.bit_length() - 1))):
-        for _ in range(UNROLL):
-            step()
-    with cgutils.for_range(builder, builder.and_(g["k"], INTP(UNROLL - 1))):
-        step()
     return [[builder.load(cell) for cell in row] for row in cells]
 
 

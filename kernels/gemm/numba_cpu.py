@@ -3,7 +3,7 @@
 From other compiled code, serial and without the GIL, on 2-D arrays of one dtype (float32 or float64):
 
     gemm_into(alpha, a, b, beta, out)             out = alpha * a @ b + beta * out; out with contiguous columns
-    gemm_range(alpha, a, b, beta, c, out, i0, i1, j0, j1)      one rectangle, with another addend
+    gemm_range(alpha, a, b, beta, c, out, work, i0, i1, j0, j1)      one rectangle, with another addend and memory of your own
     naive_range(a, b, out, i0, i1)                rows i0 ... i1 - 1 of a @ b, one dot product after the other
 
 What the kernel cannot write directly: out with scattered elements (a stand-in, copied back), a c whose columns are not contiguous
@@ -20,10 +20,10 @@ from tilewright.core.registry import FLOATS, HALVES, Call, Kernel
 from tilewright.core.threads import get_num_threads, run_ranges
 from tilewright.kernels.gemm.spec import ACTIVATIONS, compute_dtype
 from tilewright.kernels.vector.host import BYTES, njit
-from tilewright.kernels.vector.ranges import compiled, flat, width
+from tilewright.kernels.vector.ranges import compiled, flat, scratch, width
 from tilewright.kernels.vector.rows import column_sums_range
 
-from .blocked import gemm_range
+from .blocked import WORK_BYTES, gemm_range
 from .epilogue import activate_range
 from .microkernel import MR, NV
 
@@ -34,7 +34,8 @@ RECTANGLES = 3  # for each thread: they run at unequal speed
 @njit
 def gemm_into(alpha, a, b, beta, out):
     scalar = out.dtype.type
-    gemm_range(scalar(alpha), a, b, scalar(beta), out, out, 0, out.shape[0], 0, out.shape[1])
+    work = np.empty(WORK_BYTES // out.itemsize, out.dtype)
+    gemm_range(scalar(alpha), a, b, scalar(beta), out, out, work, 0, out.shape[0], 0, out.shape[1])
 
 
 @njit
@@ -83,18 +84,19 @@ def product(alpha: float, a: np.ndarray, b: np.ndarray, beta: float, c: np.ndarr
     elif beta != 0 and not _contiguous_columns(c):
         out[...] = c
         c = out
-    kernel = compiled(gemm_range, "fXXfXYiiii", out.dtype)
+    kernel = compiled(gemm_range, "fXXfXYyiiii", out.dtype)
     (m, n), k = out.shape, a.shape[1]
     if code:
         activate, y = compiled(activate_range, "iyiiiii", out.dtype), out.reshape(-1)
     elif 2 * m * n * k < SERIAL_FLOPS:  # what follows would take as long as a small product
-        kernel(alpha, a, b, beta, c, out, 0, m, 0, n)
+        kernel(alpha, a, b, beta, c, out, scratch(WORK_BYTES, out.dtype), 0, m, 0, n)
         return
     rectangles = _rectangles(m, n, k, out.itemsize)
 
     def run(lo: int, hi: int) -> None:
+        work = scratch(WORK_BYTES, out.dtype)
         for rectangle in rectangles[lo:hi]:
-            kernel(alpha, a, b, beta, c, out, *rectangle)
+            kernel(alpha, a, b, beta, c, out, work, *rectangle)
             if code:
                 activate(code, y, n, *rectangle)
     run_ranges(run, len(rectangles), 1)

@@ -12,6 +12,7 @@ One signature serves all callers: read-only or not, C order or not, so there is 
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
@@ -42,6 +43,18 @@ def compiled(kernel: Any, letters: str, dtype: np.dtype) -> Callable[..., Any]:
     scalar = numba.from_dtype(dtype)
     signature = tuple(_letter(letter, scalar) for letter in letters)
     return numba.njit(signature, **KERNEL)(kernel.py_func)
+
+
+_local = threading.local()
+
+
+def scratch(nbytes: int, dtype: np.dtype) -> np.ndarray:
+    """Memory of this thread, kept from call to call, of unknown contents; good until the next call of this function."""
+    key = dtype.char
+    kept = _local.__dict__.get(key)
+    if kept is None or kept.nbytes < nbytes:
+        kept = _local.__dict__[key] = np.empty(nbytes // dtype.itemsize, dtype)
+    return kept
 
 
 def flat(x: np.ndarray) -> np.ndarray:
