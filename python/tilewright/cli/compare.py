@@ -104,6 +104,6 @@ def footer(found: Comparison) -> list[str]:
     lines += report.peak_lines(found)
     for s in found.skipped:
         lines.append(f"not here  {s.op + ' on ' if s.op else ''}{s.backend}: {s.reason}")
-    lines.append(f"{found.seconds:.0f} s in all, {found.first_calls:.1f} s of them first calls (Numba compiles); these are in "
-                 "no time above")
+    lines.append(f"{found.seconds:.0f} s in all, {found.first_calls:.1f} s of them first calls (Numba compiles), "
+                 "which are in no time above")
     return lines
