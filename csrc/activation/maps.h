@@ -105,7 +105,7 @@ INLINE void map(unary f, ptrdiff_t n, const real *x, real *y, real param) {
 
 INLINE void map_stream(unary f, ptrdiff_t n, const real *x, real *y, real param) {
     const vec a = v_set1(param);
-    ptrdiff_t i = -((uintptr_t)y / sizeof(real)) & (LANES - 1);  // up to the first whole vector of y
+    ptrdiff_t i = v_unaligned(y);
     i = i < n ? i : n;
     map(f, i, x, y, param);
     for (; i + 2 * LANES <= n; i += 2 * LANES) {

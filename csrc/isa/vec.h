@@ -12,11 +12,12 @@
 //     v_min v_max            b where either is NaN: the operand whose NaN shall survive stands second (NEON: both do)
 //     v_lanes                the mask of the first n lanes
 //     v_abs v_sqrt v_copysign v_round      to nearest even; |a| < 2^22 or 2^51
-//     v_lt v_le v_eq v_unord v_select      select(m, a, b) = m ? a : b
+//     v_lt v_le v_unord v_select           select(m, a, b) = m ? a : b
 //     v_bits v_from_bits     the same bits as the other type
 //     v_pow2 v_scale         2^n | a * 2^n rounded once, denormals included; n integral, |n| <= MAX_POW2 | 2*MAX_POW2
 //     v_lookup               table[i mod LOOKUP], LOOKUP = 8 or 16 entries
 //     v_sum v_largest        over the lanes, always in the same order
+//     V_EACH V_WRITE         loops over a contiguous array: whole vectors, then the first lanes of one
 //
 // Each ISA is one file with the same functions in the same order, on top of the ones here that need no instruction
 // of their own. There is no FTZ anywhere: denormals are numbers.
@@ -100,6 +101,56 @@ INLINE vec v_mul_lo(vec a, vec b, vec hi) {
     return ((ah * bh - hi) + (ah * bl + al * bh)) + al * bl;
 }
 #endif
+
+// The first `left` lanes; whole vectors where the compiler sees that left is LANES.
+INLINE vec v_load_left(const real *p, ptrdiff_t left) { return left == LANES ? v_load(p) : v_load_n(p, left); }
+INLINE void v_store_left(real *p, vec a, ptrdiff_t left) {
+    if (left == LANES)
+        v_store(p, a);
+    else
+        v_store_n(p, a, left);
+}
+
+// body for i = 0, LANES, 2 LANES ... below n, with `left` the number of lanes that it may touch.
+#define V_EACH(n, ...) \
+    do { \
+        ptrdiff_t i = 0; \
+        for (; i + LANES <= (n); i += LANES) { \
+            const ptrdiff_t left = LANES; \
+            __VA_ARGS__ \
+        } \
+        if (i < (n)) { \
+            const ptrdiff_t left = (n) - i; \
+            __VA_ARGS__ \
+        } \
+    } while (0)
+
+// y[i ..] = value, an expression in i and left, for 0 <= i < n; past the caches if stream.
+#define V_WRITE(n, y, stream, value) \
+    do { \
+        ptrdiff_t i = 0; \
+        if (stream) { \
+            ptrdiff_t left = v_unaligned(y); \
+            left = left < (n) ? left : (n); \
+            v_store_n((y), (value), left); \
+            for (i = left; i + LANES <= (n); i += LANES) { \
+                const ptrdiff_t left = LANES; \
+                v_stream((y) + i, (value)); \
+            } \
+            v_fence(); \
+        } else \
+            for (; i + LANES <= (n); i += LANES) { \
+                const ptrdiff_t left = LANES; \
+                v_store((y) + i, (value)); \
+            } \
+        if (i < (n)) { \
+            const ptrdiff_t left = (n) - i; \
+            v_store_n((y) + i, (value), left); \
+        } \
+    } while (0)
+
+// How many elements lie before the first whole vector of memory.
+INLINE ptrdiff_t v_unaligned(const real *p) { return -((uintptr_t)p / sizeof(real)) & (LANES - 1); }
 
 // Adding 1.5 * 2^MANTISSA leaves an integer in the low bits of the sum.
 #define V_SHIFTER ((real)(3ll << (MANTISSA - 1)))

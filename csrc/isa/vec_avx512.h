@@ -31,7 +31,6 @@ INLINE vec v_round(vec a) { return I(roundscale)(a, _MM_FROUND_TO_NEAREST_INT | 
 
 INLINE mask v_lt(vec a, vec b) { return I_MASK(cmp)(a, b, _CMP_LT_OQ); }
 INLINE mask v_le(vec a, vec b) { return I_MASK(cmp)(a, b, _CMP_LE_OQ); }
-INLINE mask v_eq(vec a, vec b) { return I_MASK(cmp)(a, b, _CMP_EQ_OQ); }
 INLINE mask v_unord(vec a, vec b) { return I_MASK(cmp)(a, b, _CMP_UNORD_Q); }
 INLINE vec v_select(mask m, vec a, vec b) { return I(mask_blend)(m, b, a); }
 

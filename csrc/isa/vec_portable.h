@@ -50,7 +50,6 @@ INLINE vec v_sqrt(vec a) {
 
 INLINE mask v_lt(vec a, vec b) { return a < b; }
 INLINE mask v_le(vec a, vec b) { return a <= b; }
-INLINE mask v_eq(vec a, vec b) { return a == b; }
 INLINE mask v_unord(vec a, vec b) { return ~((a == a) & (b == b)); }
 
 INLINE vec v_lookup(const real *table, ivec i) {

@@ -3,22 +3,22 @@
 #include <stdlib.h>
 
 #include "../threads/threads.h"
+#include "rows.h"
 #include "tile.h"
 
 enum {
-    TILE = 512,              // elements of a tile: four operands of doubles are 16 KiB, half of an L1
-    GRAIN = 4096,            // elements: whole pages of output a thread
-    STREAM_BYTES = 2 << 20,  // outputs from here on do not stay in an L2 anyway
+    TILE = 512,    // elements of a tile: four operands of doubles are 16 KiB, half of an L1
+    GRAIN = 4096,  // elements: whole pages of output a thread
 };
 
 // ---- contiguous rows: elements [begin, end) of all rows laid end to end
 
 static int wants_stream(const tw_elementwise *job) {
     const int out = job->operands - 1;
+    int stream = out > 0 && job->rows == 1;
     for (int o = 0; o < out; o++)
-        if (job->operand[o].data == job->operand[out].data)
-            return 0;  // in place: the lines are in the cache already
-    return job->rows == 1 && job->cols * job->itemsize >= STREAM_BYTES;
+        stream &= tw_wants_stream(job->itemsize, job->rows, job->cols, job->operand[o], job->operand[out]);
+    return stream;
 }
 
 static void run_elements(void *context, ptrdiff_t begin, ptrdiff_t end) {

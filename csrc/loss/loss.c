@@ -63,7 +63,8 @@ int tw_cross_entropy_loss(const tw_cross_entropy *w, void *loss, ptrdiff_t step)
         return TW_NO_MEMORY;
     const context c = {kernels(w->dtype), w, losses, 0, {0}};
     const int size = w->dtype == TW_FLOAT32 ? 4 : 8;
-    const int code = tw_run_rows(&(tw_row_job){1, 1, size, w->rows, w->classes, {w->logits}, NS * size / 4, row_loss, &c});
+    const int code = tw_run_rows(&(tw_row_job){.operands = 1, .inputs = 1, .itemsize = size, .rows = w->rows, .cols = w->classes,
+                                               .operand = {w->logits}, .ns = NS * size / 4, .run = row_loss, .context = &c});
     for (ptrdiff_t row = 0; code == TW_OK && row < w->rows; row++) {
         sum += losses[row];
         if (w->reduction == TW_REDUCE_NONE)
@@ -94,6 +95,7 @@ int tw_cross_entropy_gradient(const tw_cross_entropy *w, const void *dloss, ptrd
     else
         c.scale = get(w->dtype, dloss, 0) / (w->reduction == TW_REDUCE_MEAN ? (double)counted(w) : 1);
     const int size = w->dtype == TW_FLOAT32 ? 4 : 8;
-    return tw_run_rows(
-        &(tw_row_job){2, 1, size, w->rows, w->classes, {w->logits, dlogits}, NS * size / 4, row_gradient, &c});
+    return tw_run_rows(&(tw_row_job){.operands = 2, .inputs = 1, .itemsize = size, .rows = w->rows, .cols = w->classes,
+                                     .operand = {w->logits, dlogits}, .ns = NS * size / 4, .run = row_gradient,
+                                     .context = &c});
 }

@@ -10,10 +10,7 @@
 INLINE real row_offset_sum(ptrdiff_t n, const real *x, real max) {
     const vec m = v_set1(max);
     vec s = ZERO;
-    ptrdiff_t i = 0;
-    for (; i + LANES <= n; i += LANES) s += v_load(x + i) - m;
-    if (i < n)
-        s += v_select(v_lanes(n - i), v_load_n(x + i, n - i) - m, ZERO);
+    V_EACH(n, s += v_select(v_lanes(left), v_load_left(x + i, left) - m, ZERO););
     return v_sum(s);
 }
 
@@ -30,10 +27,7 @@ static void gradient(ptrdiff_t n, const void *x_, ptrdiff_t label, double smooth
     real *dx = dx_;
     const real sum = row_exp_sum(n, x, max, dx), at_label = dx[label];
     const vec factor = v_set1((real)(scale / sum)), uniform = v_set1((real)(scale * smoothing / n));
-    ptrdiff_t i = 0;
-    for (; i + LANES <= n; i += LANES) v_store(dx + i, v_fma(v_load(dx + i), factor, -uniform));
-    if (i < n)
-        v_store_n(dx + i, v_fma(v_load_n(dx + i, n - i), factor, -uniform), n - i);
+    V_WRITE(n, dx, 0, v_fma(v_load_left(dx + i, left), factor, -uniform));
     dx[label] = (real)(((double)at_label / sum - (1 - smoothing) - smoothing / n) * scale);
 }
 

@@ -35,7 +35,7 @@ typedef struct {
 static void forward(const tw_row_job *job, ptrdiff_t row, void *const *data) {
     (void)row;
     const context *c = job->context;
-    c->kernels->forward(job->cols, c->centre, c->eps, data[0], c->weight, c->bias, data[1]);
+    c->kernels->forward(job->cols, c->centre, c->eps, data[0], c->weight, c->bias, data[1], job->stream);
 }
 
 int tw_norm(int dtype, int centre, ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, const void *weight, const void *bias,
@@ -44,7 +44,9 @@ int tw_norm(int dtype, int centre, ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, 
         return TW_INVALID;
     const context c = {kernels(dtype), centre, eps, weight, centre ? bias : NULL, NULL, NULL};
     const int size = dtype == TW_FLOAT32 ? 4 : 8;
-    return tw_run_rows(&(tw_row_job){2, 1, size, rows, cols, {x, y}, FORWARD_NS * size / 4, forward, &c});
+    return tw_run_rows(&(tw_row_job){.operands = 2, .inputs = 1, .itemsize = size, .rows = rows, .cols = cols, .operand = {x, y},
+                                     .ns = FORWARD_NS * size / 4, .stream = tw_wants_stream(size, rows, cols, x, y),
+                                     .run = forward, .context = &c});
 }
 
 static void backward(const tw_row_job *job, ptrdiff_t row, void *const *data) {
@@ -87,7 +89,8 @@ int tw_norm_backward(int dtype, int centre, ptrdiff_t rows, ptrdiff_t cols, tw_m
         return TW_OK;
     }
     const context c = {kernels(dtype), centre, eps, weight, NULL, NULL, NULL};
-    const tw_row_job job = {3, 2, size, rows, cols, {dy, x, dx}, BACKWARD_NS * size / 4, backward, &c};
+    const tw_row_job job = {.operands = 3, .inputs = 2, .itemsize = size, .rows = rows, .cols = cols, .operand = {dy, x, dx},
+                            .ns = BACKWARD_NS * size / 4, .run = backward, .context = &c};
     ptrdiff_t block = (rows - 1) / BLOCKS + 1;
     block = block > BLOCK_ROWS ? block : BLOCK_ROWS;
     const ptrdiff_t count = (rows - 1) / block + 1;

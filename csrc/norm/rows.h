@@ -58,36 +58,28 @@ INLINE vec normalized(vec x, int centre, vec base, vec rest, vec inverse) {
     return (centre ? (x - base) - rest : x) * inverse;
 }
 
-INLINE void forward_row(ptrdiff_t n, int centre, double eps, const real *x, const real *weight, const real *bias, real *y) {
+INLINE void forward_row(ptrdiff_t n, int centre, double eps, const real *x, const real *weight, const real *bias, real *y,
+                        int stream) {
     const stats s = stats_of(n, centre, eps, x);
     const vec base = v_set1(s.base), rest = v_set1(s.rest), inverse = v_set1(s.inverse);
-    ptrdiff_t i = 0;
-    for (; i + LANES <= n; i += LANES) {
-        vec h = normalized(v_load(x + i), centre, base, rest, inverse);
-        vec b = bias ? v_load(bias + i) : ZERO;
-        v_store(y + i, weight ? v_fma(h, v_load(weight + i), b) : h + b);
-    }
-    if (i < n) {
-        vec h = normalized(v_load_n(x + i, n - i), centre, base, rest, inverse);
-        vec b = bias ? v_load_n(bias + i, n - i) : ZERO;
-        v_store_n(y + i, weight ? v_fma(h, v_load_n(weight + i, n - i), b) : h + b, n - i);
-    }
+#define H normalized(v_load_left(x + i, left), centre, base, rest, inverse)
+    if (weight && bias)
+        V_WRITE(n, y, stream, v_fma(H, v_load_left(weight + i, left), v_load_left(bias + i, left)));
+    else if (weight)
+        V_WRITE(n, y, stream, H * v_load_left(weight + i, left));
+    else if (bias)
+        V_WRITE(n, y, stream, H + v_load_left(bias + i, left));
+    else
+        V_WRITE(n, y, stream, H);
+#undef H
 }
 
-static void forward(ptrdiff_t n, int centre, double eps, const void *x, const void *weight, const void *bias, void *y) {
-    if (!centre)
-        forward_row(n, 0, eps, x, weight, NULL, y);
+static void forward(ptrdiff_t n, int centre, double eps, const void *x, const void *weight, const void *bias, void *y,
+                    int stream) {
+    if (centre)
+        forward_row(n, 1, eps, x, weight, bias, y, stream);
     else
-        forward_row(n, 1, eps, x, weight, bias, y);
-}
-
-// Whole vectors for left == LANES, where the compiler sees it.
-INLINE vec load_left(const real *p, ptrdiff_t left) { return left == LANES ? v_load(p) : v_load_n(p, left); }
-INLINE void store_left(real *p, vec a, ptrdiff_t left) {
-    if (left == LANES)
-        v_store(p, a);
-    else
-        v_store_n(p, a, left);
+        forward_row(n, 0, eps, x, weight, NULL, y, stream);
 }
 
 typedef struct {
@@ -99,19 +91,19 @@ typedef struct {
 
 // Lanes beyond `left` hold zeros in dy, and so in what is summed.
 INLINE void sums(const row *r, ptrdiff_t i, ptrdiff_t left, vec *sum_g, vec *sum_gh) {
-    vec dy = load_left(r->dy + i, left), h = normalized(load_left(r->x + i, left), r->centre, r->base, r->rest, r->inverse);
-    vec g = r->weight ? dy * load_left(r->weight + i, left) : dy;
+    vec dy = v_load_left(r->dy + i, left), h = normalized(v_load_left(r->x + i, left), r->centre, r->base, r->rest, r->inverse);
+    vec g = r->weight ? dy * v_load_left(r->weight + i, left) : dy;
     *sum_g += g;
     *sum_gh = v_fma(g, h, *sum_gh);
-    store_left(r->dweight + i, v_fma(dy, h, load_left(r->dweight + i, left)), left);
+    v_store_left(r->dweight + i, v_fma(dy, h, v_load_left(r->dweight + i, left)), left);
     if (r->centre)
-        store_left(r->dbias + i, load_left(r->dbias + i, left) + dy, left);
+        v_store_left(r->dbias + i, v_load_left(r->dbias + i, left) + dy, left);
 }
 
 INLINE void differences(const row *r, ptrdiff_t i, ptrdiff_t left) {
-    vec dy = load_left(r->dy + i, left), h = normalized(load_left(r->x + i, left), r->centre, r->base, r->rest, r->inverse);
-    vec g = r->weight ? dy * load_left(r->weight + i, left) : dy;
-    store_left(r->dx + i, v_fnma(h, r->mean_gh, r->centre ? g - r->mean_g : g) * r->inverse, left);
+    vec dy = v_load_left(r->dy + i, left), h = normalized(v_load_left(r->x + i, left), r->centre, r->base, r->rest, r->inverse);
+    vec g = r->weight ? dy * v_load_left(r->weight + i, left) : dy;
+    v_store_left(r->dx + i, v_fnma(h, r->mean_gh, r->centre ? g - r->mean_g : g) * r->inverse, left);
 }
 
 static void backward(ptrdiff_t n, int centre, double eps, const void *dy, const void *x, const void *weight, void *dx,
@@ -119,24 +111,16 @@ static void backward(ptrdiff_t n, int centre, double eps, const void *dy, const 
     const stats s = stats_of(n, centre, eps, x);
     row r = {dy, x, weight, dx, dweight, dbias, v_set1(s.base), v_set1(s.rest), v_set1(s.inverse), ZERO, ZERO, centre};
     vec sum_g = ZERO, sum_gh = ZERO;
-    ptrdiff_t i = 0;
-    for (; i + LANES <= n; i += LANES) sums(&r, i, LANES, &sum_g, &sum_gh);
-    if (i < n)
-        sums(&r, i, n - i, &sum_g, &sum_gh);
+    V_EACH(n, sums(&r, i, left, &sum_g, &sum_gh););
     r.mean_g = v_set1(v_sum(sum_g) / n);
     r.mean_gh = v_set1(v_sum(sum_gh) / n);
-    for (i = 0; i + LANES <= n; i += LANES) differences(&r, i, LANES);
-    if (i < n)
-        differences(&r, i, n - i);
+    V_EACH(n, differences(&r, i, left););
 }
 
 static void add(ptrdiff_t n, const void *x_, void *sum_) {
     const real *x = x_;
     real *sum = sum_;
-    ptrdiff_t i = 0;
-    for (; i + LANES <= n; i += LANES) v_store(sum + i, v_load(sum + i) + v_load(x + i));
-    if (i < n)
-        v_store_n(sum + i, v_load_n(sum + i, n - i) + v_load_n(x + i, n - i), n - i);
+    V_WRITE(n, sum, 0, v_load_left(sum + i, left) + v_load_left(x + i, left));
 }
 
 const tw_norm_kernels TW_NAME(TW_TYPED(tw_norm)) = {forward, backward, add};

@@ -3,39 +3,19 @@
 
 #include "../isa/vec.h"
 
-INLINE vec load_left(const real *p, ptrdiff_t left) { return left == LANES ? v_load(p) : v_load_n(p, left); }
-INLINE void store_left(real *p, vec a, ptrdiff_t left) {
-    if (left == LANES)
-        v_store(p, a);
-    else
-        v_store_n(p, a, left);
-}
-
-// step(i, LANES) for each whole vector, then for the lanes that are left
-#define EACH_VECTOR(n, step) \
-    do { \
-        ptrdiff_t i = 0; \
-        for (; i + LANES <= (n); i += LANES) step(i, LANES); \
-        if (i < (n)) \
-            step(i, (n) - i); \
-    } while (0)
-
 static void sgd(ptrdiff_t n, void *p_, const void *g_, void *b_, const tw_sgd_settings *s) {
     real *p = p_, *b = b_;
     const real *g = g_;
     const vec lr = v_set1((real)s->lr), momentum = v_set1((real)s->momentum), decay = v_set1((real)s->weight_decay);
-#define STEP(i, left) \
-    { \
-        vec p0 = load_left(p + i, left), d = v_fma(decay, p0, load_left(g + i, left)); \
-        if (b) { \
-            vec b1 = v_fma(momentum, load_left(b + i, left), d); \
-            store_left(b + i, b1, left); \
-            d = s->nesterov ? v_fma(momentum, b1, d) : b1; \
-        } \
-        store_left(p + i, v_fnma(lr, d, p0), left); \
-    }
-    EACH_VECTOR(n, STEP);
-#undef STEP
+    V_EACH(n, {
+        vec p0 = v_load_left(p + i, left), d = v_fma(decay, p0, v_load_left(g + i, left));
+        if (b) {
+            vec b1 = v_fma(momentum, v_load_left(b + i, left), d);
+            v_store_left(b + i, b1, left);
+            d = s->nesterov ? v_fma(momentum, b1, d) : b1;
+        }
+        v_store_left(p + i, v_fnma(lr, d, p0), left);
+    });
 }
 
 static void adam(ptrdiff_t n, void *p_, const void *g_, void *m_, void *v_, const tw_adam_factors *f) {
@@ -44,17 +24,14 @@ static void adam(ptrdiff_t n, void *p_, const void *g_, void *m_, void *v_, cons
     const vec beta1 = v_set1((real)f->beta1), beta2 = v_set1((real)f->beta2), eps = v_set1((real)f->eps);
     const vec rest1 = v_set1((real)(1 - f->beta1)), rest2 = v_set1((real)(1 - f->beta2)), decay = v_set1((real)f->decay);
     const vec keep = v_set1((real)f->keep), step = v_set1((real)f->step_size), root = v_set1((real)f->root_scale);
-#define STEP(i, left) \
-    { \
-        vec p0 = load_left(p + i, left), d = v_fma(decay, p0, load_left(g + i, left)); \
-        vec m1 = v_fma(beta1, load_left(m + i, left), rest1 * d); \
-        vec v1 = v_fma(beta2, load_left(v + i, left), rest2 * d * d); \
-        store_left(m + i, m1, left); \
-        store_left(v + i, v1, left); \
-        store_left(p + i, v_fnma(step, m1 / v_fma(v_sqrt(v1), root, eps), p0 * keep), left); \
-    }
-    EACH_VECTOR(n, STEP);
-#undef STEP
+    V_EACH(n, {
+        vec p0 = v_load_left(p + i, left), d = v_fma(decay, p0, v_load_left(g + i, left));
+        vec m1 = v_fma(beta1, v_load_left(m + i, left), rest1 * d);
+        vec v1 = v_fma(beta2, v_load_left(v + i, left), rest2 * d * d);
+        v_store_left(m + i, m1, left);
+        v_store_left(v + i, v1, left);
+        v_store_left(p + i, v_fnma(step, m1 / v_fma(v_sqrt(v1), root, eps), p0 * keep), left);
+    });
 }
 
 // The sum is in double for both types, so that squares of floats neither overflow nor vanish.
@@ -74,9 +51,7 @@ static double squares(ptrdiff_t n, const void *x_) {
 static void scale(ptrdiff_t n, void *x_, double factor) {
     real *x = x_;
     const vec f = v_set1((real)factor);
-#define STEP(i, left) store_left(x + i, load_left(x + i, left) * f, left)
-    EACH_VECTOR(n, STEP);
-#undef STEP
+    V_WRITE(n, x, 0, v_load_left(x + i, left) * f);
 }
 
 const tw_optimizer_kernels TW_NAME(TW_TYPED(tw_optimizer)) = {sgd, adam, squares, scale};

@@ -5,62 +5,40 @@
 
 #include "reduce.h"
 
-static void softmax(ptrdiff_t n, const void *x_, void *y_) {
+enum { STREAMED = 4096 };  // elements of a row whose exponentials wait on the stack, in L1, for their sum
+
+static void softmax(ptrdiff_t n, const void *x_, void *y_, int stream) {
     const real *x = x_;
-    real *y = y_;
-    const vec scale = v_set1(1 / row_exp_sum(n, x, row_max(n, x), y));
-    ptrdiff_t i = 0;
-    for (; i + LANES <= n; i += LANES) v_store(y + i, v_load(y + i) * scale);
-    if (i < n)
-        v_store_n(y + i, v_load_n(y + i, n - i) * scale, n - i);
+    real *y = y_, waiting[STREAMED], *e = stream && n <= STREAMED ? waiting : y;
+    const vec scale = v_set1(1 / row_exp_sum(n, x, row_max(n, x), e));
+    V_WRITE(n, y, e == waiting, v_load_left(e + i, left) * scale);
 }
 
-static void log_softmax(ptrdiff_t n, const void *x_, void *y_) {
-    const real *x = x_;
+static void log_softmax(ptrdiff_t n, const void *x_, void *y_, int stream) {
+    const real *x = x_, max = row_max(n, x);
     real *y = y_;
-    const real max = row_max(n, x);
     const vec m = v_set1(max), log_sum = v_set1(real_log(row_exp_sum(n, x, max, NULL)));
-    ptrdiff_t i = 0;
-    for (; i + LANES <= n; i += LANES) v_store(y + i, (v_load(x + i) - m) - log_sum);
-    if (i < n)
-        v_store_n(y + i, (v_load_n(x + i, n - i) - m) - log_sum, n - i);
+    V_WRITE(n, y, stream, (v_load_left(x + i, left) - m) - log_sum);
 }
 
 // dx = y (dy - sum(dy y))
 static void softmax_backward(ptrdiff_t n, const void *dy_, const void *y_, void *dx_) {
     const real *dy = dy_, *y = y_;
     real *dx = dx_;
-    vec s0 = ZERO, s1 = ZERO;
-    ptrdiff_t i = 0;
-    for (; i + 2 * LANES <= n; i += 2 * LANES) {
-        s0 = v_fma(v_load(dy + i), v_load(y + i), s0);
-        s1 = v_fma(v_load(dy + i + LANES), v_load(y + i + LANES), s1);
-    }
-    for (; i < n; i += LANES) {
-        const ptrdiff_t left = n - i < LANES ? n - i : LANES;
-        s0 = v_fma(v_load_n(dy + i, left), v_load_n(y + i, left), s0);
-    }
-    const vec dot = v_set1(v_sum(s0 + s1));
-    for (i = 0; i + LANES <= n; i += LANES) v_store(dx + i, v_load(y + i) * (v_load(dy + i) - dot));
-    if (i < n)
-        v_store_n(dx + i, v_load_n(y + i, n - i) * (v_load_n(dy + i, n - i) - dot), n - i);
+    vec sum = ZERO;
+    V_EACH(n, sum = v_fma(v_load_left(dy + i, left), v_load_left(y + i, left), sum););
+    const vec dot = v_set1(v_sum(sum));
+    V_WRITE(n, dx, 0, v_load_left(y + i, left) * (v_load_left(dy + i, left) - dot));
 }
 
 // dx = dy - exp(y) sum(dy)
 static void log_softmax_backward(ptrdiff_t n, const void *dy_, const void *y_, void *dx_) {
     const real *dy = dy_, *y = y_;
     real *dx = dx_;
-    vec s0 = ZERO, s1 = ZERO;
-    ptrdiff_t i = 0;
-    for (; i + 2 * LANES <= n; i += 2 * LANES) {
-        s0 += v_load(dy + i);
-        s1 += v_load(dy + i + LANES);
-    }
-    for (; i < n; i += LANES) s0 += v_load_n(dy + i, n - i < LANES ? n - i : LANES);
-    const vec sum = v_set1(v_sum(s0 + s1));
-    for (i = 0; i + LANES <= n; i += LANES) v_store(dx + i, v_fnma(v_exp(v_load(y + i)), sum, v_load(dy + i)));
-    if (i < n)
-        v_store_n(dx + i, v_fnma(v_exp(v_load_n(y + i, n - i)), sum, v_load_n(dy + i, n - i)), n - i);
+    vec total = ZERO;
+    V_EACH(n, total += v_load_left(dy + i, left););
+    const vec sum = v_set1(v_sum(total));
+    V_WRITE(n, dx, 0, v_fnma(v_exp(v_load_left(y + i, left)), sum, v_load_left(dy + i, left)));
 }
 
 const tw_softmax_kernels TW_NAME(TW_TYPED(tw_softmax)) = {softmax, log_softmax, softmax_backward, log_softmax_backward};
