@@ -1,7 +1,8 @@
-"""The activations and their derivatives on vectors of kernels/vector, x -> f(x); p is the one parameter of those that have one.
+"""The activations and their derivatives on vectors of kernels/vector, x -> f(x); p is the one parameter of those that
+have one.
 
-Far to the left gelu, silu and sigmoid keep their digits: the exponential stays in two parts, (1 + p) * 2^n, until the end, and
-the rounding error of its argument goes along as a correction. For gelu, with t = |x| (no table, no branch):
+Far to the left gelu, silu and sigmoid keep their digits: the exponential stays in two parts, (1 + p) * 2^n, until the
+end, and the rounding error of its argument goes along as a correction. For gelu, with t = |x| (no table, no branch):
 
     Phi(-t) = e^(-t^2/2) R(t),  R(t) = erfcx(t / sqrt 2) / 2,  (t + k) R(t) a polynomial in s = (t - k) / (t + k)
 

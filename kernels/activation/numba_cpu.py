@@ -1,10 +1,10 @@
 """Activations in Numba: one kernel for each and one for its gradient, over a range of contiguous elements.
 
-    relu_range(x, out, lo, hi)                out[i] = f(x[i])             leaky_relu and elu take their parameter after x
-    relu_backward_range(dy, x, out, lo, hi)   out[i] = dy[i] f'(x[i])
+    relu_range(x, out, lo, hi)                out[i] = f(x[i])
+    relu_backward_range(dy, x, out, lo, hi)   out[i] = dy[i] f'(x[i])    leaky_relu, elu: their parameter follows x
 
-x, dy, out: contiguous 1-D arrays of one dtype, float32 or float64; out may be x or dy. Serial, without the GIL, callable
-from other compiled code:
+x, dy, out: contiguous 1-D arrays of one dtype, float32 or float64; out may be x or dy. Serial, without the GIL,
+callable from other compiled code:
 
     @njit(parallel=True)
     def my_relu(x, out):
@@ -129,8 +129,9 @@ def hardswish_backward_range(dy, x, out, lo, hi):
 
 FORWARD = (relu_range, leaky_relu_range, elu_range, gelu_range, silu_range, sigmoid_range, tanh_range, softplus_range,
            hardswish_range)
-BACKWARD = (relu_backward_range, leaky_relu_backward_range, elu_backward_range, gelu_backward_range, silu_backward_range,
-            sigmoid_backward_range, tanh_backward_range, softplus_backward_range, hardswish_backward_range)
+BACKWARD = (relu_backward_range, leaky_relu_backward_range, elu_backward_range, gelu_backward_range,
+            silu_backward_range, sigmoid_backward_range, tanh_backward_range, softplus_backward_range,
+            hardswish_backward_range)
 TANH_FORM = {gelu_range: gelu_tanh_range, gelu_backward_range: gelu_tanh_backward_range}
 
 

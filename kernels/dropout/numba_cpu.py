@@ -1,10 +1,10 @@
 """dropout in Numba, over a range of contiguous elements.
 
-    dropout_range(x, threshold, key0, key1, scale, out, lo, hi)      out[i] = x[i] * scale if word(i) >= threshold else 0
+    dropout_range(x, threshold, key0, key1, scale, out, lo, hi)    out[i] = x[i] * scale if word(i) >= threshold else 0
 
-x, out: contiguous 1-D arrays of one dtype, float32 or float64; out may be x. threshold: below 2^32; key0, key1: the halves
-of the seed; lo: a multiple of 4, the elements of a counter. Serial, without the GIL, callable from other compiled code. No
-bit is stored: the words are a function of i and the seed, in the backward pass too.
+x, out: contiguous 1-D arrays of one dtype, float32 or float64; out may be x. threshold: below 2^32; key0, key1: the
+halves of the seed; lo: a multiple of 4, the elements of a counter. Serial, without the GIL, callable from other
+compiled code. No bit is stored: the words are a function of i and the seed, in the backward pass too.
 """
 from __future__ import annotations
 

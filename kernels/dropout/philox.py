@@ -1,9 +1,9 @@
 """Philox4x32-10 (Salmon et al. 2011) on vectors: one intrinsic, one counter a lane.
 
-    philox(array, block, key0, key1)     four vectors of 32-bit words, for the elements 4 * block ... 4 * (block + W) - 1 in order
+    philox(array, block, key0, key1)     four vectors of 32-bit words, for elements 4 * block ... 4 * (block + W) - 1
 
-W is the number of lanes of the array's dtype; counter block + lane gives the words of elements 4 * (block + lane) + 0 ... 3,
-so the four words of a lane are dealt out to four neighbouring places.
+W is the number of lanes of the array's dtype; counter block + lane gives the words of elements 4 * (block + lane) + 0
+... 3, so the four words of a lane are dealt out to four neighbouring places.
 """
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def philox(typing, array, block, key0, key1):
             return builder.and_(x, constant(0xFFFFFFFF))
 
         counter = builder.add(splat(builder, args[1], lanes), ir.Constant(wide, list(range(lanes))))
-        c = [low(counter), high(counter), constant(0), constant(0)]  # 32-bit words in 64-bit lanes: products need both halves
+        c = [low(counter), high(counter), constant(0), constant(0)]  # 32-bit words in 64-bit lanes: a product has two
         keys = [splat(builder, key, lanes) for key in args[2:]]
         for _ in range(ROUNDS):
             p0, p1 = (builder.mul(c[i], constant(m)) for i, m in zip((0, 2), MULTIPLIERS, strict=True))
@@ -50,7 +50,8 @@ def philox(typing, array, block, key0, key1):
                  builder.xor(builder.xor(high(p0), c[3]), keys[1]), low(p0)]
             keys = [low(builder.add(key, constant(w))) for key, w in zip(keys, WEYL, strict=True)]
         w0, w1, w2, w3 = (builder.trunc(x, words.ir) for x in c)
-        dealt = _zip(builder, _zip(builder, w0, w2, lanes), _zip(builder, w1, w3, lanes), 2 * lanes)  # w0 w1 w2 w3 of each lane
+        even, odd = _zip(builder, w0, w2, lanes), _zip(builder, w1, w3, lanes)
+        dealt = _zip(builder, even, odd, 2 * lanes)  # w0 w1 w2 w3 of lane 0, of lane 1, ...
         places, undefined = ir.VectorType(I32, lanes), ir.Constant(dealt.type, ir.Undefined)
         quarters = [builder.shuffle_vector(dealt, undefined, ir.Constant(places, list(range(k, k + lanes))))
                     for k in range(0, 4 * lanes, lanes)]

@@ -3,9 +3,9 @@
     embedding_range(indices, weight, out, n, lo, hi)                    out row i = weight row indices[i], lo <= i < hi
     embedding_backward_range(dy, indices, out, n, rows, lo, hi)         columns lo <= j < hi of the gradient, all rows
 
-weight, dy, out: contiguous rows of n elements as 1-D arrays, float32 or float64; indices: int64, within range. Serial, without
-the GIL, callable from other compiled code. The gradient is cut by columns, so that each element is one sum in the order of the
-indices.
+weight, dy, out: contiguous rows of n elements as 1-D arrays, float32 or float64; indices: int64, within range.
+Serial, without the GIL, callable from other compiled code. The gradient is cut by columns, so that each element is
+one sum in the order of the indices.
 """
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def _forward(call: Call, outs: Sequence[np.ndarray]) -> None:
     indices, weight = call.inputs
     n = weight.shape[1]
     result = Flat(*outs)
-    function, arguments = compiled(embedding_range, "lxyiii", weight.dtype), (flat(indices), flat(weight), *result.arrays, n)
+    function = compiled(embedding_range, "lxyiii", weight.dtype)
+    arguments = (flat(indices), flat(weight), *result.arrays, n)
     run_ranges(lambda lo, hi: function(*arguments, lo, hi), indices.size, max(1, GRAIN // max(n, 1)))
     result.finish()
 
@@ -57,8 +58,9 @@ def _backward(call: Call, outs: Sequence[np.ndarray]) -> None:
     result = Flat(*outs)
     function = compiled(embedding_backward_range, "xlyiiii", dy.dtype)
     arguments = (flat(dy), flat(indices), *result.arrays, n, rows)
-    lines = 64  # columns: whole cache lines
-    run_ranges(lambda lo, hi: function(*arguments, lo, hi), n, max(lines, GRAIN // max(indices.size + rows, 1) // lines * lines))
+    line = 64  # columns: whole cache lines
+    grain = max(1, GRAIN // max(indices.size + rows, 1) // line) * line
+    run_ranges(lambda lo, hi: function(*arguments, lo, hi), n, grain)
     result.finish()
 
 

@@ -2,10 +2,11 @@
 
     gemm_range(alpha, a, b, beta, c, out, work, i0, i1, j0, j1)      one rectangle of out = alpha * a @ b + beta * c
 
-2-D arrays of one dtype; a and b with any strides, c and out with contiguous columns; c may be out, or have one row, which then
-stands for all (a bias). beta == 0 does not read c, alpha == 0 reads neither a nor b. Serial, no GIL, no state: rectangles may
-run at the same time, and a product has the same bits however it is cut into them. work: WORK_BYTES of the dtype, contiguous, not
-used by anyone else meanwhile; fresh memory for each product would cost a page fault for every 4 KB, half of the time of a small one.
+2-D arrays of one dtype; a and b with any strides, c and out with contiguous columns; c may be out, or have one row,
+which then stands for all (a bias). beta == 0 does not read c, alpha == 0 reads neither a nor b. Serial, no GIL, no
+state: rectangles may run at the same time, and a product has the same bits however it is cut into them. work:
+WORK_BYTES of the dtype, contiguous, not used by anyone else meanwhile; fresh memory for each product would cost a
+page fault for every 4 KB, half of the time of a small one.
 
     for jc in columns by NC                        B block, KC x NC, packed: stays in L2 (960 KB of 1 or 2 MB)
       for pc in k by KC
@@ -13,10 +14,10 @@ used by anyone else meanwhile; fresh memory for each product would cost a page f
         for ic in rows by MR                       A strip, MR x KC: stays in L1 (16 KB), read from a itself
           for jr in the block's columns by NR      register tile, MR x NR
 
-b is not packed where that would cost more than it saves: few rows to share the packed panel, or b small enough for L1; then
-only a ragged last panel is. A strip of a is packed only where k is not its contiguous axis: each step of k would touch another
-page. One or two rows have nothing to share: whole rows of b are added up, four at a time. Few rows or columns against a
-transposed b, a matrix times a vector among them, are dot products along k.
+b is not packed where that would cost more than it saves: few rows to share the packed panel, or b small enough for
+L1; then only a ragged last panel is. A strip of a is packed only where k is not its contiguous axis: each step of k
+would touch another page. One or two rows have nothing to share: whole rows of b are added up, four at a time. Few
+rows or columns against a transposed b, a matrix times a vector among them, are dot products along k.
 """
 from __future__ import annotations
 
@@ -43,7 +44,7 @@ def row_stride(c):
 
 @inner
 def pack_panel(b, p0, k, j0, n, width, packed, at):
-    """packed[at + p * width + j] = b[p0 + p, j0 + j], zero for n <= j < width; W x W blocks of a transposed b in registers."""
+    """packed[at + p * width + j] = b[p0 + p, j0 + j], zero for n <= j < width; a transposed b by W x W blocks."""
     if n < width:
         packed[at:at + k * width] = 0
     size, w = packed.itemsize, lanes(packed)
@@ -85,7 +86,8 @@ def strip(rows, n, k, a, a_row, a_k, b, b_panel, b_k, last, alpha, beta, c, c_ro
     """The tiles of one strip: panels of b at b, b + b_panel, ...; a ragged last one, always packed, at `last`."""
     for j in range(0, n, width):
         at_b, step = (b + j // width * b_panel, b_k) if n - j >= width else (last, width * size)
-        tile(rows, min(width, n - j), k, a, a_row, a_k, at_b, step, alpha, beta, c + j * size, c_row, out + j * size, out_row)
+        tile(rows, min(width, n - j), k, a, a_row, a_k, at_b, step, alpha, beta,
+             c + j * size, c_row, out + j * size, out_row)
 
 
 @inner
@@ -128,8 +130,9 @@ def blocks(alpha, a, b, beta, c, out, work, i0, i1, j0, j1):
                 if pack_a:
                     pack_strip(a, i, rows, p0, k, strip_a)
                     at_a, a_row, a_k = address(strip_a), size, rows * size
-                strip(rows, n, k, at_a, a_row, a_k, first, b_panel, b_k, last, alpha, scale, source + i * source_row + jc * size,
-                      source_row, address(out) + i * out.strides[0] + jc * size, out.strides[0], width, size)
+                strip(rows, n, k, at_a, a_row, a_k, first, b_panel, b_k, last, alpha, scale,
+                      source + i * source_row + jc * size, source_row,
+                      address(out) + i * out.strides[0] + jc * size, out.strides[0], width, size)
                 i += rows
 
 
@@ -175,7 +178,8 @@ def dot_products(alpha, a, b, beta, c, out, i0, i1, j0, j1):
         i = i0
         while i < i1:
             rows = 4 if i1 - i >= 4 else 1
-            dots(rows, n, depth, address(a) + i * a.strides[0], a.strides[0], address(b) + j * b.strides[1], b.strides[1],
+            dots(rows, n, depth, address(a) + i * a.strides[0], a.strides[0],
+                 address(b) + j * b.strides[1], b.strides[1],
                  alpha, beta, address(c) + i * row_stride(c) + j * size, row_stride(c),
                  address(out) + i * out.strides[0] + j * size, out.strides[0])
             i += rows

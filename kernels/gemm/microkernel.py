@@ -5,21 +5,23 @@
 
     out[i, j] = alpha * sum_p a[i, p] * b[p, j] + beta * c[i, j]        for i < rows, j < n
 
-Addresses and strides are integers in bytes. Columns of b, c and out are contiguous; a has any strides, so that a transposed
-operand needs no copy; c may be out itself, or one row repeated (c_row = 0: a bias). beta == 0 does not read c.
-rows is one of ROWS; n is at most NR for tile, one of DOT_ROWS for dots. c and out are touched in their n columns only.
-tile reads row p of b in whole vectors, ceil(n / W) of them: a ragged b is packed, with zeros, before it comes here.
+Addresses and strides are integers in bytes. Columns of b, c and out are contiguous; a has any strides, so that a
+transposed operand needs no copy; c may be out itself, or one row repeated (c_row = 0: a bias). beta == 0 does not
+read c. rows is one of ROWS; n is at most NR for tile, one of DOT_ROWS for dots. c and out are touched in their n
+columns only. tile reads row p of b in whole vectors, ceil(n / W) of them: a ragged b is packed, with zeros, before it
+comes here.
 
     b  [ b0 | b1 | b2 ]            registers, of 32 (avx512, neon): 24 c + 3 b + 1 a = 28      MR x NR = 8 x 3W
     a0 [c00 |c01 |c02 ]                       of 16 (avx2, baseline): 12 c + 3 b + 1 a = 16            4 x 3W
     a1 [c10 |c11 |c12 ]            Each a is read from memory and spread over the lanes, then used three times;
-    .. [ .. | .. | .. ]            24 (12) independent sums cover the latency of a fused multiply-add, 4 cycles at 2 a cycle.
+    .. [ .. | .. | .. ]            24 (12) independent sums cover the latency of a multiply-add, 4 cycles at 2 a cycle.
 
-One step of k a turn: unrolled by two or four, LLVM loads the next b so early that sums spill, and the speed falls to 0.6. (It did
-so only in the code that Numba reads back from its cache, which is optimized once more than what the compiling process runs.)
+One step of k a turn: unrolled by two or four, LLVM loads the next b so early that sums spill, and the speed falls to
+0.6. (It did so only in the code that Numba reads back from its cache, which is optimized once more than what the
+compiling process runs.)
 
-In tile every element is one sum over p in rising order, in dots W sums over every W-th p: whatever rows and n are. So how a
-product is cut into tiles does not change its bits.
+In tile every element is one sum over p in rising order, in dots W sums over every W-th p: whatever rows and n are. So
+how a product is cut into tiles does not change its bits.
 """
 from __future__ import annotations
 
@@ -186,10 +188,10 @@ def _emit_dots(e: _Emitter, rows: int, columns: int, g: dict) -> None:
     for i, row in enumerate(cells):
         for j, cell in enumerate(row):
             total = builder.fmul(g["alpha"], reduce_lanes(builder, builder.load(cell), e.v.lanes, builder.fadd))
-            at_out = builder.inttoptr(e.at(g["out"], builder.mul(g["out_row"], INTP(i)), j * size), e.scalar.as_pointer())
+            at_out, at_c = (builder.inttoptr(e.at(g[x], builder.mul(g[f"{x}_row"], INTP(i)), j * size),
+                                             e.scalar.as_pointer()) for x in ("out", "c"))
             with builder.if_else(reads_c) as (with_c, without_c):
                 with with_c:
-                    at_c = builder.inttoptr(e.at(g["c"], builder.mul(g["c_row"], INTP(i)), j * size), e.scalar.as_pointer())
                     builder.store(builder.fadd(total, builder.fmul(g["beta"], builder.load(at_c))), at_out)
                 with without_c:
                     builder.store(total, at_out)
@@ -223,7 +225,7 @@ def copy_bytes(typing, to, source, n):
 
 @intrinsic
 def transpose_block(typing, like, to, to_row, source, source_row):
-    """W x W elements of the dtype of `like`, an array: row i of the source becomes column i. Addresses and strides in bytes."""
+    """W x W elements of the dtype of `like`: row i of the source becomes column i. Addresses and strides in bytes."""
     ty = vector(like.dtype)
 
     def codegen(context, builder, sig, args):

@@ -1,13 +1,14 @@
-"""Products in Numba: wrappers around gemm_range (blocked.py), cut into rectangles for the threads; and the naive kernel.
+"""Products in Numba: wrappers around gemm_range (blocked.py), cut into rectangles for the threads; and the naive
+kernel.
 
 From other compiled code, serial and without the GIL, on 2-D arrays of one dtype (float32 or float64):
 
     gemm_into(alpha, a, b, beta, out)             out = alpha * a @ b + beta * out; out with contiguous columns
-    gemm_range(alpha, a, b, beta, c, out, work, i0, i1, j0, j1)      one rectangle, with another addend and memory of your own
+    gemm_range(alpha, a, b, beta, c, out, work, i0, i1, j0, j1)    one rectangle, with an addend and memory of your own
     naive_range(a, b, out, i0, i1)                rows i0 ... i1 - 1 of a @ b, one dot product after the other
 
-What the kernel cannot write directly: out with scattered elements (a stand-in, copied back), a c whose columns are not contiguous
-(copied into out first), float16 and bfloat16 (converted to float32 and back).
+What the kernel cannot write directly: out with scattered elements (a stand-in, copied back), a c whose columns are
+not contiguous (copied into out first), float16 and bfloat16 (converted to float32 and back).
 """
 from __future__ import annotations
 
@@ -70,7 +71,7 @@ def _contiguous_columns(x: np.ndarray) -> bool:
 
 def product(alpha: float, a: np.ndarray, b: np.ndarray, beta: float, c: np.ndarray | None, out: np.ndarray,
             code: int = 0) -> None:
-    """out = f(alpha * a @ b + beta * c), float32 or float64, any strides; c: (M, N), (1, N) or None; f: ACTIVATIONS[code]."""
+    """out = f(alpha * a @ b + beta * c), float32 or float64, any strides; c: (M, N) or (1, N); f: ACTIVATIONS[code]."""
     if not (out.flags.c_contiguous or not code and _contiguous_columns(out)):
         if not code and _contiguous_columns(out.T) and (c is None or c.shape == out.shape):
             product(alpha, b.T, a.T, beta, None if c is None else c.T, out.T)
@@ -174,5 +175,5 @@ KERNELS = [
     Kernel("gemm", "numba", _gemm, describe=_describe),
     Kernel("linear", "numba", _linear, dtypes=FLOATS + HALVES, describe=_describe),
     Kernel("linear_backward", "numba", _linear_backward, describe=_describe),
-    Kernel("matmul", "numba", _naive, variant="naive", describe=lambda call: "three loops, one dot product after the other"),
+    Kernel("matmul", "numba", _naive, variant="naive", describe=lambda call: "three loops, one thread"),
 ]

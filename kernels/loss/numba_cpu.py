@@ -3,9 +3,10 @@
     cross_entropy_range(logits, labels, ignore_index, smoothing, losses, n, lo, hi)
     cross_entropy_backward_range(dloss, logits, labels, ignore_index, smoothing, out, n, lo, hi)
 
-logits: contiguous rows of n classes as one 1-D array, float32 or float64; labels: int64, within range or ignore_index; losses:
-one a row; dloss: one a row, or one for all. Serial, without the GIL, callable from other compiled code. Probabilities are not
-stored: the exponentials are computed once for their sum and, backward, once more for the gradient.
+logits: contiguous rows of n classes as one 1-D array, float32 or float64; labels: int64, within range or
+ignore_index; losses: one a row; dloss: one a row, or one for all. Serial, without the GIL, callable from other
+compiled code. Probabilities are not stored: the exponentials are computed once for their sum and, backward, once more
+for the gradient.
 """
 from __future__ import annotations
 

@@ -7,8 +7,9 @@
 Contiguous 1-D arrays of one dtype, float32 or float64. Serial, without the GIL, callable from other compiled code.
 The deviation is taken in a second pass over the row, from the mean: exact where the mean is far above it.
 
-Backward, lo and hi count blocks of BLOCK rows, each with a row of its own in dweight_parts and dbias_parts, whose column sums are
-dweight and dbias: one pass over memory, and sums that no number of threads changes. centre: layer_norm (else rms_norm, mean = 0).
+Backward, lo and hi count blocks of BLOCK rows, each with a row of its own in dweight_parts and dbias_parts, whose
+column sums are dweight and dbias: one pass over memory, and sums that no number of threads changes. centre:
+layer_norm (else rms_norm, mean = 0).
 """
 from __future__ import annotations
 
@@ -59,7 +60,7 @@ def rms_norm_range(x, weight, eps, out, n, lo, hi):
 
 @njit
 def norm_backward_range(dy, x, weight, eps, centre, dx, dweight_parts, dbias_parts, n, rows, lo, hi):
-    """dx = scale * (g - mean(g) - y * mean(g * y)), g = dy * weight, y = (x - mean) * scale; without mean(g) unless centre."""
+    """dx = scale * (g - mean(g) - y * mean(g * y)), g = dy * weight, y = (x - mean) * scale; mean(g) only if centre."""
     w = lanes(x)
     dweight_parts[lo * n:hi * n] = 0
     dbias_parts[lo * n:hi * n] = 0

@@ -2,14 +2,15 @@
 
     sgd_range(grad, param, lr, weight_decay, lo, hi)
     momentum_range(grad, param, buffer, lr, momentum, nesterov, weight_decay, lo, hi)
-    adam_range(grad, param, mean, square, step_size, root_scale, beta1, rest1, beta2, rest2, eps, weight_decay, decay, lo, hi)
+    adam_range(grad, param, mean, square, step_size, root_scale, beta1, rest1, beta2, rest2, eps, weight_decay, decay,
+               lo, hi)
     squares_range(grad, parts, lo, hi)       parts[b] = the sum of squares of block b of BLOCK elements, lo <= b < hi
     scale_range(grad, factor, lo, hi)
 
-Contiguous 1-D arrays of one dtype, float32 or float64 (parts: float64). Serial, without the GIL, callable from other compiled
-code. adam: step_size = lr / (1 - beta1^t), root_scale = 1 / sqrt(1 - beta2^t), rest = 1 - beta (a float32 beta has lost its
-digits), weight_decay goes to the gradient, decay = 1 - lr * wd to the parameter (AdamW). Squares are summed in float64: gradients
-whose squares would overflow float32 still have a norm.
+Contiguous 1-D arrays of one dtype, float32 or float64 (parts: float64). Serial, without the GIL, callable from other
+compiled code. adam: step_size = lr / (1 - beta1^t), root_scale = 1 / sqrt(1 - beta2^t), rest = 1 - beta (a float32
+beta has lost its digits), weight_decay goes to the gradient, decay = 1 - lr * wd to the parameter (AdamW). Squares
+are summed in float64: gradients whose squares would overflow float32 still have a norm.
 """
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ def momentum_range(grad, param, buffer, lr, momentum, nesterov, weight_decay, lo
 
 
 @njit
-def adam_range(grad, param, mean, square, step_size, root_scale, beta1, rest1, beta2, rest2, eps, weight_decay, decay, lo, hi):
+def adam_range(grad, param, mean, square, step_size, root_scale, beta1, rest1, beta2, rest2, eps, weight_decay, decay,
+               lo, hi):
     for i in range(lo, hi, lanes(param)):
         k = min(lanes(param), hi - i)
         p = load_n(param, i, k)
@@ -82,7 +84,7 @@ def scale_range(grad, factor, lo, hi):
 
 
 def _in_place(kernel: Any, letters: str, group: Sequence[np.ndarray], *parameters: float) -> None:
-    """Run kernel(grad, changed..., parameters..., lo, hi) over one parameter's arrays; odd layouts by a copy and back."""
+    """Run kernel(grad, changed..., parameters..., lo, hi) over one parameter's arrays; odd layouts by copies."""
     if not all(x.flags.c_contiguous for x in group) and all(x.flags.f_contiguous for x in group):
         group = [x.T for x in group]
     copies = [x if x.flags.c_contiguous else np.ascontiguousarray(x) for x in group]
@@ -100,15 +102,15 @@ def _sgd(call: Call, outs: Sequence[np.ndarray]) -> None:
         if buffers is None:
             _in_place(sgd_range, "xyffii", (grad, param), a["lr"], a["weight_decay"])
         else:
-            _in_place(momentum_range, "xyyffifii", (grad, param, buffers[i]), a["lr"], a["momentum"], int(a["nesterov"]),
-                      a["weight_decay"])
+            _in_place(momentum_range, "xyyffifii", (grad, param, buffers[i]),
+                      a["lr"], a["momentum"], int(a["nesterov"]), a["weight_decay"])
 
 
 def _adam(call: Call, outs: Sequence[np.ndarray]) -> None:
     a, decoupled = call.attrs, call.op == "adamw_step"
-    numbers = (a["lr"] / (1 - a["beta1"] ** a["step"]), 1 / math.sqrt(1 - a["beta2"] ** a["step"]), a["beta1"], 1 - a["beta1"],
-               a["beta2"], 1 - a["beta2"], a["eps"], 0.0 if decoupled else a["weight_decay"],
-               1 - a["lr"] * a["weight_decay"] if decoupled else 1.0)
+    numbers = (a["lr"] / (1 - a["beta1"] ** a["step"]), 1 / math.sqrt(1 - a["beta2"] ** a["step"]),
+               a["beta1"], 1 - a["beta1"], a["beta2"], 1 - a["beta2"], a["eps"],
+               0.0 if decoupled else a["weight_decay"], 1 - a["lr"] * a["weight_decay"] if decoupled else 1.0)
     for param, grad, mean, square in zip(*call.inputs, strict=True):
         _in_place(adam_range, "xyyyfffffffffii", (grad, param, mean, square), *numbers)
 

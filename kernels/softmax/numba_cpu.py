@@ -92,4 +92,5 @@ def _describe(call: Call) -> str:
 
 KERNELS = [Kernel(op, "numba", _runner(kernel, letters), describe=_describe) for op, kernel, letters in (
     ("softmax", softmax_range, "xyiii"), ("log_softmax", log_softmax_range, "xyiii"),
-    ("softmax_backward", softmax_backward_range, "xxyiii"), ("log_softmax_backward", log_softmax_backward_range, "xxyiii"))]
+    ("softmax_backward", softmax_backward_range, "xxyiii"),
+    ("log_softmax_backward", log_softmax_backward_range, "xxyiii"))]

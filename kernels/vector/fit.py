@@ -1,4 +1,5 @@
-"""Where the coefficients of vmath.py come from: near-minimax fits in 50 digits (needs mpmath; run by hand, prints the tuples).
+"""Where the coefficients of vmath.py come from: near-minimax fits in 50 digits (needs mpmath; run by hand, prints the
+tuples).
 
     python -m tilewright.kernels.vector.fit
 

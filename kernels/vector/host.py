@@ -6,8 +6,8 @@ So a cache folder shared by several machines holds one entry for each, and a for
     avx512    16 x f32, 32 registers, masked memory access        avx2      8 x f32, 16 registers, fused multiply-add
     neon       4 x f32, 32 registers, fused multiply-add          baseline  4 x f32, 16 registers, none (SSE2)
 
-TILEWRIGHT_ISA (avx512, avx2, baseline) forces a lower set. It must be set before Numba compiles anything: afterwards the
-process has one target, and `ISA` says which. TILEWRIGHT_CACHE_DIR moves the cache unless NUMBA_CACHE_DIR is set.
+TILEWRIGHT_ISA (avx512, avx2, baseline) forces a lower set. It must be set before Numba compiles anything: afterwards
+the process has one target, and `ISA` says which. TILEWRIGHT_CACHE_DIR moves the cache unless NUMBA_CACHE_DIR is set.
 
 A trap: Numba's cache looks at the source file of the cached function only, not at the functions that it calls. After an
 edit in this folder, delete the cached files of the kernels that use it (`__pycache__/*.nbi`, or the cache folder).

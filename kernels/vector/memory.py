@@ -1,7 +1,8 @@
 """Loads and stores between vectors and contiguous 1-D arrays, conversions, and sums over the lanes in a fixed order.
 
-Nothing is assumed about alignment. The forms with `_n` touch the first n lanes only (0 <= n <= W); loaded lanes beyond n are 0.
-With AVX-512 a mask costs nothing; elsewhere they branch, and use a mask (AVX2) or scalar moves only where n < W.
+Nothing is assumed about alignment. The forms with `_n` touch the first n lanes only (0 <= n <= W); loaded lanes
+beyond n are 0. With AVX-512 a mask costs nothing; elsewhere they branch, and use a mask (AVX2) or scalar moves only
+where n < W.
 """
 from __future__ import annotations
 
@@ -186,7 +187,8 @@ def reduce_lanes(builder, value, lanes: int, combine):
     while lanes > 1:
         half = lanes // 2
         undefined = ir.Constant(value.type, ir.Undefined)
-        low, high = (builder.shuffle_vector(value, undefined, ir.Constant(ir.VectorType(I32, half), list(range(k, k + half))))
+        places = ir.VectorType(I32, half)
+        low, high = (builder.shuffle_vector(value, undefined, ir.Constant(places, list(range(k, k + half))))
                      for k in (0, half))
         value, lanes = combine(low, high), half
     return builder.extract_element(value, I32(0))

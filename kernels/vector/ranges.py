@@ -1,11 +1,12 @@
 """From a call to compiled code: flat views, typed kernels, elementwise loops.
 
-A kernel is a function of file scope under `@njit`, over a half-open range [lo, hi), that other compiled code may call too.
-`compiled(kernel, "xyii", dtype)` is that kernel for one signature, compiled (or read from disk) at first use. One letter each:
+A kernel is a function of file scope under `@njit`, over a half-open range [lo, hi), that other compiled code may call
+too. `compiled(kernel, "xyii", dtype)` is that kernel for one signature, compiled (or read from disk) at first use.
+One letter each:
 
-    x   read-only contiguous 1-D array of the dtype       X   read-only 2-D array, any strides      f   scalar of the dtype
-    y   writable contiguous 1-D array                     Y   writable 2-D array, any strides       i   integer
-    l   x, but of int64                                   d   y, but of float64
+    x   read-only contiguous 1-D array of the dtype     X   read-only 2-D array, any strides     f   scalar of the dtype
+    y   writable contiguous 1-D array                   Y   writable 2-D array, any strides      i   integer
+    l   x, but of int64                                 d   y, but of float64
 
 One signature serves all callers: read-only or not, C order or not, so there is one entry in the cache for each dtype.
 """
@@ -89,13 +90,13 @@ def width(dtype: np.dtype) -> str:
 
 
 def run_rows(kernel: Any, letters: str, dtype: np.dtype, inputs: Sequence[Any], outs: Sequence[np.ndarray],
-             shape: tuple[int, ...], *more: Any, cost: int = 1) -> None:
-    """Run kernel(inputs..., more..., outs..., n, lo, hi) over the rows of `shape`, of n elements each; `cost`: of an element."""
+             shape: tuple[int, ...]) -> None:
+    """Run kernel(inputs..., outs..., n, lo, hi) over the rows of `shape`, of n elements each; scalars are passed on."""
     n, rows = shape[-1], math.prod(shape[:-1])
     results = Flat(*outs)
     function = compiled(kernel, letters, dtype)
-    arguments = (*(flat(x) if isinstance(x, np.ndarray) else x for x in inputs), *more, *results.arrays, n)
-    run_ranges(lambda lo, hi: function(*arguments, lo, hi), rows, max(1, GRAIN // (cost * max(n, 1))))
+    arguments = (*(flat(x) if isinstance(x, np.ndarray) else x for x in inputs), *results.arrays, n)
+    run_ranges(lambda lo, hi: function(*arguments, lo, hi), rows, max(1, GRAIN // max(n, 1)))
     results.finish()
 
 

@@ -1,7 +1,7 @@
 """Sums and maxima over one row of contiguous elements, in an order that depends on the row's length alone.
 
-A kernel passes the function to sum as an attribute of a module, `row_sum(rows.product, ...)`: through a global name of its own
-file Numba takes the function's address, and does not cache the kernel.
+A kernel passes the function to sum as an attribute of a module, `row_sum(rows.product, ...)`: through a global name
+of its own file Numba takes the function's address, and does not cache the kernel.
 """
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def squared_deviation(x, y, mean):
 
 @inner
 def row_max(x, at, n):
-    """The largest of x[at : at + n]; a NaN may be passed over, as what is computed from the row afterwards is NaN anyway."""
+    """The largest of x[at : at + n]; a NaN may be passed over: the sum that follows meets it."""
     w = lanes(x)
     top0, top1 = filled(x, -np.inf), filled(x, -np.inf)
     i, end = at, at + n

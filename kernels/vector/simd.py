@@ -5,8 +5,8 @@
     y = select(x < 0.0, 0.0, y)     comparisons give masks; both branches are evaluated
     store_n(b, j, y, n)             the first n lanes only; b[j + n] and beyond are neither read nor written
 
-A vector lives inside compiled code only. Lanes never mix but in the sums of memory.py, so a result does not depend on how a
-range of elements was cut into vectors: tails run the same formula under a mask.
+A vector lives inside compiled code only. Lanes never mix but in the sums of memory.py, so a result does not depend on
+how a range of elements was cut into vectors: tails run the same formula under a mask.
 """
 from __future__ import annotations
 
@@ -91,7 +91,8 @@ def _widest(args) -> Vector | None:
 _FLOAT = {operator.add: "fadd", operator.sub: "fsub", operator.mul: "fmul", operator.truediv: "fdiv"}
 _INT = {operator.add: "add", operator.sub: "sub", operator.mul: "mul", operator.and_: "and_", operator.or_: "or_",
         operator.xor: "xor", operator.lshift: "shl", operator.rshift: ""}
-_COMPARE = {operator.lt: "<", operator.le: "<=", operator.gt: ">", operator.ge: ">=", operator.eq: "==", operator.ne: "!="}
+_COMPARE = {operator.lt: "<", operator.le: "<=", operator.gt: ">", operator.ge: ">=", operator.eq: "==",
+            operator.ne: "!="}
 
 
 def _emit(op, builder, ty: Vector, x, y):
@@ -121,7 +122,8 @@ def _declare(op) -> None:
 
     def lower(context, builder, sig, args):
         ty = _widest(sig.args)
-        return _emit(op, builder, ty, *(spread(context, builder, v, t, ty) for v, t in zip(args, sig.args, strict=True)))
+        x, y = (spread(context, builder, v, t, ty) for v, t in zip(args, sig.args, strict=True))
+        return _emit(op, builder, ty, x, y)
 
     type_callable(op)(typer)
     for x, y in ((Vector, Vector), (Vector, types.Number), (types.Number, Vector)):
@@ -140,16 +142,6 @@ def _type_neg(context):
 @lower_builtin(operator.neg, Vector)
 def _lower_neg(context, builder, sig, args):
     return builder.fneg(args[0])
-
-
-@type_callable(operator.invert)
-def _type_invert(context):
-    return lambda x: x if isinstance(x, Vector) and not isinstance(x.dtype, types.Float) else None
-
-
-@lower_builtin(operator.invert, Vector)
-def _lower_invert(context, builder, sig, args):
-    return builder.not_(args[0])
 
 
 # Functions that are one LLVM intrinsic
@@ -243,10 +235,6 @@ def float_of(typing, x):
 
 # Constants by dtype
 
-def _constant(value: float, ty: Vector):
-    return ir.Constant(ty.ir, [ir.Constant(ty.ir.element, value)] * ty.lanes)
-
-
 @intrinsic
 def pick(typing, x, single, double):
     """One of two constants in every lane: `single` where x is of float32, `double` where it is of float64."""
@@ -264,7 +252,8 @@ def horner(typing, x, single, double):
         step = ir.FunctionType(x.ir, [x.ir] * 3)
         name = f"llvm.{'fma' if HAS_FMA else 'fmuladd'}.{_suffix(x)}"
         callee = cgutils.get_or_insert_function(builder.module, step, name)
-        coefficients = [spread(context, builder, c, sig.args[at].dtype, x) for c in cgutils.unpack_tuple(builder, args[at])]
+        coefficients = [spread(context, builder, c, sig.args[at].dtype, x)
+                        for c in cgutils.unpack_tuple(builder, args[at])]
         value = coefficients[0]
         for c in coefficients[1:]:
             value = builder.call(callee, [value, args[0], c])
@@ -306,6 +295,6 @@ if ISA == "avx512":
 else:
     @inner
     def ldexp(x, n):
-        """x * 2^n, rounded once where x is between 2^-8 and 2^8, for integers n held as floats, up to twice a normal exponent."""
+        """x * 2^n for integers n held as floats, up to twice a normal exponent; rounded once for x from 2^-8 to 2^8."""
         half = fma(n, 0.5, pick(n, *MAGIC)) - pick(n, *MAGIC)
         return x * power2(half) * power2(n - half)

@@ -1,11 +1,12 @@
 """Mathematical functions on vectors, one formula for float32 and float64; coefficients from fit.py.
 
-All take and give whole vectors, pass NaN on, and have no branches but selections. Largest error found, in ULP of either dtype:
+All take and give whole vectors, pass NaN on, and have no branches but selections. Largest error found, in ULP of
+either dtype:
 
     exp 0.93   expm1 1.8   log1p_unit 1.9   logistic 2.3   tanh 2.2
 
-A result that underflows is kept in two parts, (1 + p) * 2^n, while it is multiplied on: a denormal has too few digits for that.
-Without a fused multiply-add the reduction of exp is still exact, because LN2_HI has trailing zeros.
+A result that underflows is kept in two parts, (1 + p) * 2^n, while it is multiplied on: a denormal has too few digits
+for that. Without a fused multiply-add the reduction of exp is still exact, because LN2_HI has trailing zeros.
 """
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ ATANH64 = (0.07615631309714492, 0.03167055425885123, 0.04971012448277368, 0.0524
 
 @inner
 def exp_parts(x, low):
-    """(p, n) with e^(x + low) = (1 + p) * 2^n, |p| < 0.42, n an integer; low: a correction below x's last bit (-0.0: none)."""
+    """(p, n) with e^(x + low) = (1 + p) * 2^n, |p| < 0.42, n an integer; low: a correction of x (-0.0: none)."""
     x = vmin(vmax(x, pick(x, *EXP_LOW)), pick(x, *EXP_HIGH))
     n = fma(x, LOG2E, pick(x, *MAGIC)) - pick(x, *MAGIC)
     r = fma(n, -pick(x, *LN2_LO), fma(n, -pick(x, *LN2_HI), x)) + low

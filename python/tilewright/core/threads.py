@@ -3,9 +3,10 @@
 With the C library there, its number (OpenMP's) is the number: TILEWRIGHT_NUM_THREADS, `set_num_threads`, `threads` and
 threadpoolctl all act on it, and Numba's kernels follow it too. Without it this module keeps one of its own.
 
-The pool is Python threads running compiled code that holds no GIL. Work is cut into ranges; whoever is free takes the next one.
-No result depends on the cuts: kernels that run here compute each element alike in any range. The caller takes part, so concurrent
-and nested callers cannot wait for each other in a circle, and a forked child starts with an empty pool.
+The pool is Python threads running compiled code that holds no GIL. Work is cut into ranges; whoever is free takes the
+next one. No result depends on the cuts: kernels that run here compute each element alike in any range. The caller
+takes part, so concurrent and nested callers cannot wait for each other in a circle, and a forked child starts with an
+empty pool.
 """
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ def _check(n: int) -> int:
 
 
 def set_num_threads(n: int) -> None:
-    """Use up to `n` threads in every call of this process, on every CPU backend. Results have the same bits for any `n`.
+    """Use up to `n` threads in every call of this process, on every CPU backend; results keep their bits.
 
     >>> before = get_num_threads()
     >>> set_num_threads(1)
