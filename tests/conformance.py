@@ -116,7 +116,7 @@ def sample(spec: registry.Spec, case: registry.Case) -> Sample:
     return Sample(case, call, expected, spec.bound(call, expected))
 
 
-@lru_cache(maxsize=2)  # tests of one operation follow each other
+@lru_cache(maxsize=1)  # the kernels of one operation and dtype are checked one after the other
 def samples(op: str, dtype: str, seed: int = SEED) -> list[Sample]:
     """The conformance cases of an operation, and its smaller benchmark cases, which are large enough for several threads."""
     spec = registry.spec(op)
