@@ -43,7 +43,7 @@ def _run(call: Call, outs: Sequence[np.ndarray]) -> None:
     result = Flat(*outs)
     function = compiled(dropout_range, "xiiifyii", x.dtype)
     arguments = (flat(x), threshold(p), seed & 0xFFFFFFFF, seed >> 32, scale(p, x.dtype), *result.arrays)
-    run_ranges(lambda lo, hi: function(*arguments, lo, hi), x.size, GRAIN // 4)
+    run_ranges(lambda lo, hi: function(*arguments, lo, hi), x.size, GRAIN // 2)
     result.finish()
 
 

@@ -28,7 +28,7 @@ from .blocked import WORK_BYTES, gemm_range
 from .epilogue import activate_range
 from .microkernel import MR, NV
 
-SERIAL_FLOPS = 6_000_000  # below, some 50 us, a second thread costs more than it brings
+SERIAL_FLOPS = 20_000_000  # below, some 80 us, waking a second thread costs more than it brings
 RECTANGLES = 3  # for each thread: they run at unequal speed
 
 
