@@ -3,7 +3,6 @@
 // dweight and dbias are sums over rows. Rows are cut into blocks by their number alone; each block has sums of its own,
 // which are added in order at the end: the same bits at any number of threads.
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "../loops/rows.h"
@@ -94,9 +93,7 @@ int tw_norm_backward(int dtype, int centre, ptrdiff_t rows, ptrdiff_t cols, tw_m
     ptrdiff_t block = (rows - 1) / BLOCKS + 1;
     block = block > BLOCK_ROWS ? block : BLOCK_ROWS;
     const ptrdiff_t count = (rows - 1) / block + 1;
-    // The workspace (pages that are there already) holds the sums, unless rows that are not contiguous go through it.
-    const int copies = dy.col != 1 || x.col != 1 || dx.col != 1;
-    blocks b = {&job, &c, copies ? malloc(2 * count * bytes) : tw_workspace(2 * count * bytes), block, TW_OK};
+    blocks b = {&job, &c, tw_second_workspace(2 * count * bytes), block, TW_OK};  // the rows may be copied in the first
     if (!b.sums)
         return TW_NO_MEMORY;
     memset(b.sums, 0, 2 * count * bytes);
@@ -105,7 +102,5 @@ int tw_norm_backward(int dtype, int centre, ptrdiff_t rows, ptrdiff_t cols, tw_m
     memcpy(dweight, b.sums, bytes);
     if (centre)
         memcpy(dbias, b.sums + bytes, bytes);
-    if (copies)
-        free(b.sums);
     return b.code;
 }
