@@ -43,7 +43,12 @@ static int view_array(PyObject *object, int flags, tw_view *view) {
 
 int tw_read(PyObject *object, tw_view *view) { return view_array(object, NPY_ARRAY_ALIGNED, view); }
 
-int tw_write(PyObject *object, tw_view *view) { return view_array(object, NPY_ARRAY_ALIGNED | NPY_ARRAY_WRITEABLE, view); }
+int tw_write(PyObject *object, tw_view *view) {
+    if (!view_array(object, NPY_ARRAY_ALIGNED | NPY_ARRAY_WRITEABLE, view)) return 0;
+    for (int i = 0; i < view->ndim; i++)
+        if (view->strides[i] == 0 && view->shape[i] > 1 && tw_size(view)) return 0; // many elements in one place
+    return 1;
+}
 
 int tw_output(PyObject *object, int dtype, int ndim, const npy_intp *shape, tw_view *view) {
     if (object == Py_None) {
@@ -156,11 +161,10 @@ void tw_row(const tw_loop *loop, int operands, npy_intp row, char **data) {
 }
 
 PyObject *tw_result(int code, PyObject *object) {
-    if (code == TW_OK)
-        return object;
+    if (code == TW_OK) // an array that nobody else holds was made here: NumPy gives a scalar where it has no axes
+        return Py_REFCNT(object) == 1 ? PyArray_Return((PyArrayObject *)object) : object;
     Py_XDECREF(object);
-    if (code == TW_NO_MEMORY)
-        return PyErr_NoMemory();
+    if (code == TW_NO_MEMORY) return PyErr_NoMemory();
     return PyErr_Format(PyExc_SystemError, "a tilewright kernel refused its arguments (code %d)", code);
 }
 

@@ -33,7 +33,7 @@ typedef struct {
 
 // Fills *view from a plain array of any known dtype; 0 when it is not one.
 int tw_read(PyObject *object, tw_view *view);
-// The same for an array to write into.
+// The same for an array to write into: writeable, and not stretched over one place by a stride of zero.
 int tw_write(PyObject *object, tw_view *view);
 // The same for an output that may be None: then a new C-ordered array. 0: not plain. -1: exception set. Otherwise
 // view->object is a new reference, the value to return.
@@ -76,7 +76,7 @@ static inline void tw_take_gil(PyThreadState *state) {
 // ---- results
 
 static inline PyObject *tw_not_plain(void) { return Py_NewRef(Py_NotImplemented); }
-// The object for TW_OK, an exception for any other code; takes over the reference.
+// The object for TW_OK (a scalar for a new array without axes), an exception for any other code; takes over the reference.
 PyObject *tw_result(int code, PyObject *object);
 
 #define TW_DOOR(name) {#name, (PyCFunction)(void (*)(void))door_##name, METH_FASTCALL, NULL}
