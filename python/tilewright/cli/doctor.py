@@ -12,7 +12,7 @@ import typer
 
 VARIABLES = tuple(f"TILEWRIGHT_{name}" for name in ("BACKEND", "ISA", "NUM_THREADS", "VERBOSE", "CACHE_DIR"))
 OLDEST_NUMBA = (0, 62)
-REBUILD = "pip install --force-reinstall --no-deps .   (in a checkout: python setup.py build_ext --inplace)"
+REBUILD = "pip install --force-reinstall --no-deps .   (in a checkout: pip install -e .)"
 FORK = """
 import os, sys, numpy as np, tilewright as tw
 tw.set_num_threads(2)
@@ -113,7 +113,7 @@ def build_age() -> Iterator[Finding]:
     newest = max((p for p in sources.rglob("*.[ch]")), key=lambda p: p.stat().st_mtime)
     if newest.stat().st_mtime > library.stat().st_mtime:
         yield Finding("note", f"the C library is older than csrc/{newest.relative_to(sources)}",
-                      "python setup.py build_ext --inplace")
+                      "pip install -e .")
 
 
 def self_test() -> Iterator[Finding]:
