@@ -16,8 +16,8 @@ comes here.
     a1 [c10 |c11 |c12 ]            Each a is read from memory and spread over the lanes, then used three times;
     .. [ .. | .. | .. ]            24 (12) independent sums cover the latency of a multiply-add, 4 cycles at 2 a cycle.
 
-One step of k a turn: unrolled, LLVM loads the next b so early that sums spill, and the speed falls to 0.6. (By two, that
-shows only in the code that Numba reads back from its cache, which is optimized once more than what the compiling
+One step of k a turn: unrolled, LLVM loads the next b so early that sums spill, and the speed falls to 0.6. (By two,
+that shows only in the code that Numba reads back from its cache, which is optimized once more than what the compiling
 process runs.)
 
 In tile every element is one sum over p in rising order, in dots W sums over every W-th p: whatever rows and n are. So
