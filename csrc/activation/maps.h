@@ -41,7 +41,7 @@ INLINE vec d_gelu(vec dy, vec x, vec a) {
 // e (c + x v') / c^2 for v < 0, p and n kept apart as in v_gate. xv = x v'.
 INLINE vec gate_slope(vec x, vec xv, vec p, vec n) {
     mask negative = v_lt(x, ZERO);
-    vec e = v_scale(p, n), c = ONE + e;
+    vec e = v_scale_normal(p, n), c = ONE + e;
     vec top = v_select(negative, p * (c + xv), v_fma(xv, e, c));
     return v_scale(top / (c * c), v_select(negative, n, ZERO));
 }

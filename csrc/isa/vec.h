@@ -15,6 +15,7 @@
 //     v_lt v_le v_unord v_select           select(m, a, b) = m ? a : b
 //     v_bits v_from_bits     the same bits as the other type
 //     v_pow2 v_scale         2^n | a * 2^n rounded once, denormals included; n integral, |n| <= MAX_POW2 | 2*MAX_POW2
+//     v_scale_normal         a * 2^n for -MAX_POW2 <= n <= MAX_POW2, and as good as 0 below that
 //     v_lookup               table[i mod LOOKUP], LOOKUP = 8 or 16 entries
 //     v_sum v_largest        over the lanes, always in the same order
 //     V_EACH V_WRITE         loops over a contiguous array: whole vectors, then the first lanes of one
@@ -166,6 +167,7 @@ INLINE vec v_scale(vec a, vec n) {  // two factors, so that neither leaves the r
     vec half = v_round(n * REAL(0.5));
     return a * v_pow2(half) * v_pow2(n - half);
 }
+INLINE vec v_scale_normal(vec a, vec n) { return a * v_pow2(v_max(v_set1(-MAX_POW2), n)); }
 #endif
 
 #ifndef V_HAS_REDUCE

@@ -35,6 +35,7 @@ INLINE mask v_unord(vec a, vec b) { return I_MASK(cmp)(a, b, _CMP_UNORD_Q); }
 INLINE vec v_select(mask m, vec a, vec b) { return I(mask_blend)(m, b, a); }
 
 INLINE vec v_scale(vec a, vec n) { return I(scalef)(a, n); }
+INLINE vec v_scale_normal(vec a, vec n) { return I(scalef)(a, n); }
 #if TW_BITS == 32
 INLINE vec v_lookup(const real *table, ivec i) { return _mm512_permutexvar_ps((__m512i)i, _mm512_loadu_ps(table)); }
 #else

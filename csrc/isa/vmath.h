@@ -32,7 +32,14 @@ INLINE vec v_expm1_near(vec r) { return v_fma(POLY(r, EXPM1), r * r, r); }
 // exp(r) for |r| <= ln(2) / 2
 INLINE vec v_exp_near(vec r) { return v_fma(v_fma(POLY(r, EXPM1), r, ONE), r, ONE); }
 
-// exp(x + lo) = p * 2^n, EXP_MIN <= x <= EXP_MAX, lo an error of x (Cody and Waite: n LN2_HI is exact).
+// exp(x) = p * 2^n, EXP_MIN <= x <= EXP_MAX (Cody and Waite: n LN2_HI is exact)
+INLINE vec v_exp_split(vec x, vec *n) {
+    *n = v_round(x * LOG2E);
+    vec r = v_fnma(*n, v_set1(LN2_LO), v_fnma(*n, v_set1(LN2_HI), x));
+    return v_exp_near(r);
+}
+
+// exp(x + lo) = p * 2^n, lo an error of x
 INLINE vec v_exp_split_lo(vec x, vec lo, vec *n) {
     *n = v_round(x * LOG2E);
     vec r = v_fnma(*n, v_set1(LN2_HI), x) + v_fnma(*n, v_set1(LN2_LO), lo);
@@ -44,12 +51,6 @@ INLINE vec v_exp_split_half(vec w, vec lo, vec *n) {
     *n = v_round(w * (REAL(-0.5) * LOG2E));
     vec r = v_fma(*n, v_set1(2 * LN2_HI), w) + v_fma(*n, v_set1(2 * LN2_LO), lo);
     return POLY(r, EXP_HALF);
-}
-
-INLINE vec v_exp_split(vec x, vec *n) {
-    *n = v_round(x * LOG2E);
-    vec r = v_fnma(*n, v_set1(LN2_LO), v_fnma(*n, v_set1(LN2_HI), x));
-    return v_exp_near(r);
 }
 
 // exp(x) for x <= 0
@@ -90,7 +91,7 @@ INLINE vec v_softplus(vec x) { return v_max(ZERO, x) + v_log1p_unit(v_exp_decay(
 // a sigmoid(z), where exp(-|z|) = p 2^n and z has the sign of a; a below the range of exp counts as its edge
 INLINE vec v_gate(vec a, vec p, vec n) {
     mask negative = v_lt(a, ZERO);
-    vec top = v_select(negative, v_max(v_set1(EXP_MIN), a) * p, a) / (ONE + v_scale(p, n));
+    vec top = v_select(negative, v_max(v_set1(EXP_MIN), a) * p, a) / (ONE + v_scale_normal(p, n));
     return v_scale(top, v_select(negative, n, ZERO));
 }
 
