@@ -1,8 +1,8 @@
 """The conformance check: kernels of the table against the oracles of their operations, case by case.
 
 A result passes if every element is within the bound that the spec derives, if no byte outside it was written, if no
-input changed, and if 1, 2 and 3 threads give the same bits. test_conformance.py runs this for the instruction set of the
-process, and as a program (`python conformance.py FAMILY ROW ...`) for the others, each in a process of its own.
+input changed, and if 1, 2 and 3 threads give the same bits. test_conformance.py runs this for the instruction set of
+the process, and as a program (`python conformance.py FAMILY BACKEND ...`) for the others, each in its own process.
 """
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SEED = int(os.environ.get("TILEWRIGHT_TEST_SEED", "0"))
 
 
 def expected_backends() -> list[str]:
-    """The backends whose absence fails the run: TILEWRIGHT_EXPECT, else all for which this machine has what they need."""
+    """The backends whose absence fails the run: TILEWRIGHT_EXPECT, else all that this machine has the means for."""
     if "TILEWRIGHT_EXPECT" in os.environ:
         return os.environ["TILEWRIGHT_EXPECT"].split()
     commands = (os.environ.get("CC"), sysconfig.get_config_var("CC"), "cc", "gcc", "clang")
@@ -39,7 +39,7 @@ def expected_backends() -> list[str]:
 
 
 class Guarded:
-    """Poisoned memory for one array in a layout of `sampling.LAYOUTS`, with guard bands around and between its elements."""
+    """Poisoned memory for one array in a layout of `sampling.LAYOUTS`, with guards around and between its elements."""
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, layout: str = "c"):
         last = shape[-1] if shape else 0
@@ -118,7 +118,7 @@ def sample(spec: registry.Spec, case: registry.Case) -> Sample:
 
 @lru_cache(maxsize=1)  # the kernels of one operation and dtype are checked one after the other
 def samples(op: str, dtype: str, seed: int = SEED) -> list[Sample]:
-    """The conformance cases of an operation, and its smaller benchmark cases, which are large enough for several threads."""
+    """The conformance cases of an operation, and its smaller benchmark cases, large enough for several threads."""
     spec = registry.spec(op)
     rng = np.random.default_rng([seed, zlib.crc32(f"{op} {dtype}".encode())])
     cases = list(spec.cases(rng, dtype))
@@ -155,7 +155,8 @@ class Check:
         self.complaints.append(f"{name} {how}: {what}")
 
     def _judge(self, how: str, results: Sequence[Any]) -> None:
-        for i, (result, expected, bound) in enumerate(zip(results, self.sample.expected, self.sample.bound, strict=True)):
+        triples = zip(results, self.sample.expected, self.sample.bound, strict=True)
+        for i, (result, expected, bound) in enumerate(triples):
             which = f"{how}, result {i}" if len(results) > 1 else how
             if left := unwritten(result):
                 self._complain(which, f"{left} of {result.size} elements were never written")

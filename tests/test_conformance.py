@@ -1,4 +1,4 @@
-"""Every kernel of the table, on every case of its operation, on every instruction set that this machine can be held to."""
+"""Every kernel of the table, on every case of its operation, on every instruction set that this machine has."""
 from __future__ import annotations
 
 import json
@@ -19,10 +19,12 @@ NATIVE = [(kernel, dtype) for op, spec in registry.specs().items() for dtype in 
 def report(record: Any, *outcomes: conformance.Outcome) -> None:
     """Enter outcomes in the matrix, and fail with their first complaints."""
     for o in outcomes:
-        record("conformance", (o.op, f"{o.row}@{o.isa}" if o.isa else o.row, o.ran, sum(o.refused.values()), len(o.complaints)))
+        column = f"{o.row}@{o.isa}" if o.isa else o.row
+        record("conformance", (o.op, column, o.ran, sum(o.refused.values()), len(o.complaints)))
     complaints = [c for o in outcomes for c in o.complaints]
     if complaints:
-        pytest.fail(f"{len(complaints)} complaints, seed {conformance.SEED}:\n  " + "\n  ".join(complaints[:6]), pytrace=False)
+        first = "\n  ".join(complaints[:6])
+        pytest.fail(f"{len(complaints)} complaints, seed {conformance.SEED}:\n  {first}", pytrace=False)
 
 
 @pytest.mark.parametrize("backend", conformance.expected_backends())
@@ -53,7 +55,7 @@ def lower_isas() -> list[str]:
 @pytest.mark.parametrize("backend", [b for b in ("c", "numba") if capability.reasons()[b] is None])
 @pytest.mark.parametrize("isa", lower_isas())
 def test_lower_isa(isa: str, backend: str, family: str, record_property: Any, child_env: dict[str, str]) -> None:
-    """In a child process held to a lower instruction set. Numba compiles anew there, so it gets a third of the cases."""
+    """In a child process held to a lower instruction set. Numba, which compiles anew, gets a third of the cases."""
     env = child_env | {"TILEWRIGHT_ISA": isa, "TILEWRIGHT_TEST_SEED": str(conformance.SEED),
                        "TILEWRIGHT_TEST_EVERY": "3" if backend == "numba" else "1"}
     command = [sys.executable, str(Path(conformance.__file__)), family, backend]

@@ -1,4 +1,4 @@
-"""Numba kernels called from a user's own compiled functions: over any cut of the range, with the bits of the public call."""
+"""Numba kernels called from a user's own compiled functions: any cut of the range gives the bits of the public call."""
 from __future__ import annotations
 
 import ctypes

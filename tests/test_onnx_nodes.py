@@ -25,7 +25,8 @@ FLOATS = (np.float32, np.float64)
 
 def elementwise(f: Callable[..., Any], **names: str) -> Callable[..., list[Result]]:
     def adapter(backend: str, inputs: list, attrs: dict) -> list[Result]:
-        return [f(inputs[0], backend=backend, **{ours: attrs[theirs] for theirs, ours in names.items() if theirs in attrs})]
+        named = {ours: attrs[theirs] for theirs, ours in names.items() if theirs in attrs}
+        return [f(inputs[0], backend=backend, **named)]
     return adapter
 
 
@@ -39,7 +40,7 @@ def gelu(backend: str, inputs: list, attrs: dict) -> list[Result]:
 
 
 def normalization(f: Callable[..., Any]) -> Callable[..., list[Result]]:
-    """Over the axes from `axis` on, which as one axis are the last axis of a matrix. Mean and deviation are not given."""
+    """Over the axes from `axis` on, which as one are the last axis of a matrix. Mean and deviation are not given."""
     def adapter(backend: str, inputs: list, attrs: dict) -> list[Result]:
         x, *parameters = inputs
         axis = attrs.get("axis", -1) % x.ndim
@@ -55,7 +56,8 @@ def cross_entropy(backend: str, inputs: list, attrs: dict) -> list[Result]:
     rows = np.moveaxis(scores, 1, -1).reshape(-1, scores.shape[1])
     reduction, ignored = attrs.get("reduction", b"mean").decode(), attrs.get("ignore_index", -100)
     loss = tw.cross_entropy(rows, labels.reshape(-1), reduction=reduction, ignore_index=ignored, backend=backend)
-    return [loss.reshape(labels.shape) if reduction == "none" else loss, tw.log_softmax(scores, axis=1, backend=backend)]
+    loss = loss.reshape(labels.shape) if reduction == "none" else loss
+    return [loss, tw.log_softmax(scores, axis=1, backend=backend)]
 
 
 def dropout(backend: str, inputs: list, attrs: dict) -> list[Result]:
@@ -69,7 +71,8 @@ def gather(backend: str, inputs: list, attrs: dict) -> list[Result]:
     data, indices = inputs
     axis = attrs.get("axis", 0)
     first = np.moveaxis(data, axis, 0)
-    rows = tw.embedding(indices, first.reshape(len(first), -1), backend=backend).reshape(indices.shape + first.shape[1:])
+    rows = tw.embedding(indices, first.reshape(len(first), -1), backend=backend)
+    rows = rows.reshape(indices.shape + first.shape[1:])
     return [np.moveaxis(rows, range(indices.ndim), range(axis, axis + indices.ndim))]
 
 

@@ -12,7 +12,8 @@ import tilewright as tw
 from calls import SPECS, read_only, refused
 from tilewright import errors, ops
 
-STEPS: dict[str, dict[str, Any]] = {"sgd_step": {"lr": 0.1, "momentum": 0.9}, "adam_step": {"step": 1}, "adamw_step": {"step": 1}}
+STEPS: dict[str, dict[str, Any]] = {
+    "sgd_step": {"lr": 0.1, "momentum": 0.9}, "adam_step": {"step": 1}, "adamw_step": {"step": 1}}
 
 
 def state(op: str, *shapes: tuple[int, ...]) -> list[list[np.ndarray]]:
@@ -79,8 +80,9 @@ def test_optimizers_take_arrays_and_sequences(op: str, backend: str) -> None:
     rng = np.random.default_rng(4)
     start = [rng.uniform(0.1, 1, (5, 3)) for _ in SPECS[op].inputs]
     results = []
-    wraps: list[Callable[[np.ndarray], Any]] = [lambda x: x, lambda x: [x], lambda x: (x,), lambda x: [np.asfortranarray(x)],
-                                                lambda x: [np.repeat(x, 2, 0)[::2]]]
+    wraps: list[Callable[[np.ndarray], Any]] = [
+        lambda x: x, lambda x: [x], lambda x: (x,),
+        lambda x: [np.asfortranarray(x)], lambda x: [np.repeat(x, 2, 0)[::2]]]
     for wrap in wraps:
         lists = [wrap(x.copy()) for x in start]
         getattr(ops, op)(*lists, backend=backend, **STEPS[op])
@@ -91,7 +93,7 @@ def test_optimizers_take_arrays_and_sequences(op: str, backend: str) -> None:
 
 
 def test_clip_grad_norm(backend: str) -> None:
-    """The norm of all together; nothing changes where it is small enough; a norm that is no number makes all of them none."""
+    """The norm of all together; nothing changes where it is small enough."""
     g, h = np.array([3.0, 0.0]), np.array([[4.0]])
     norm = tw.clip_grad_norm([g, h], 10.0, backend=backend)
     assert type(norm) is float

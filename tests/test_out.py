@@ -19,7 +19,8 @@ def test_wrong_out_is_refused_before_anything_is_written(op: str, backend: str) 
     wrong: list[tuple[Any, type[Exception]]] = [
         (poisoned((*shape, 1), dtype), errors.ShapeError), (poisoned((3, 5, 7), dtype), errors.ShapeError),
         (poisoned(shape, np.float32), errors.DTypeError), (np.full(shape, -1), errors.DTypeError),
-        (poisoned(shape, dtype).tolist(), errors.DTypeError), ("out", errors.DTypeError), (locked, errors.ArgumentError)]
+        (poisoned(shape, dtype).tolist(), errors.DTypeError), ("out", errors.DTypeError),
+        (locked, errors.ArgumentError)]
     if shape:
         wrong.append((np.broadcast_to(np.array(np.nan), shape), errors.TilewrightError))
         stretched = np.lib.stride_tricks.as_strided(np.full(shape[-1], np.nan), shape, (0,) * (len(shape) - 1) + (8,))
@@ -39,7 +40,8 @@ def test_every_form_of_out_is_written(op: str, backend: str) -> None:
     plain = np.asarray(run(op, inputs, attrs, backend=backend))
     shape, dtype = plain.shape, plain.dtype
     raw = np.zeros(plain.nbytes + 1, np.uint8)
-    for out in (raw[1:].view(dtype).reshape(shape), poisoned(shape, dtype).view(Subclass), poisoned(shape[::-1], dtype).T):
+    unaligned = raw[1:].view(dtype).reshape(shape)
+    for out in (unaligned, poisoned(shape, dtype).view(Subclass), poisoned(shape[::-1], dtype).T):
         assert run(op, inputs, attrs, out=out, backend=backend) is out
         assert (np.asarray(out) == plain).all()
 
