@@ -27,7 +27,8 @@ LDFLAGS = ["-shared", "-fopenmp", "-Wl,-soname,libtilewright.so", "-lm"]
 # machine -> ISA -> flags of *.isa.c; the names are the rows of TW_ISAS in csrc/isa/isa.h
 ISAS = {
     "x86_64": {
-        "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c", "-mprefer-vector-width=512"],
+        "avx512": ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c",
+                   "-mprefer-vector-width=512"],
         "avx2": ["-mavx2", "-mfma", "-mf16c"],
         "baseline": [],
     },

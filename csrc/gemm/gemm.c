@@ -183,6 +183,7 @@ int tw_gemm_describe(const tw_gemm_call *call, char *text, size_t size) {
                  plan.pack_a ? ", a packed" : "");
     else if (plan.path == TW_DIRECT && plan.pack_b)
         snprintf(tile, sizeof tile, ", b packed");
-    snprintf(text, size, "%s %s%s, %d thread%s%s", tw_isa(), tw_path_names[plan.path], tile, threads, threads == 1 ? "" : "s", how);
+    const char *plural = threads == 1 ? "" : "s";
+    snprintf(text, size, "%s %s%s, %d thread%s%s", tw_isa(), tw_path_names[plan.path], tile, threads, plural, how);
     return TW_OK;
 }

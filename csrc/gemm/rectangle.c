@@ -42,7 +42,9 @@ static column_blocks blocks_of(const tw_product *p, ptrdiff_t n) {
 }
 
 // Vectors of block number `block`, the first of those that are left; the wider blocks come first.
-static ptrdiff_t width_of(column_blocks s, ptrdiff_t block, ptrdiff_t left) { return (left + s.count - block - 1) / (s.count - block); }
+static ptrdiff_t width_of(column_blocks s, ptrdiff_t block, ptrdiff_t left) {
+    return (left + s.count - block - 1) / (s.count - block);
+}
 
 static void pack_blocks(const tw_product *p, rectangle r, char *panels) {
     const tw_gemm_kernels *g = p->kernels;
@@ -139,7 +141,8 @@ static int run_dot(const tw_product *p, const tw_plan *plan, rectangle r) {
 }
 
 // One panel of nr columns (fewer at the right edge, where the tile is a direct one over the same panel).
-static void panel_tile(const tw_product *p, rectangle t, ptrdiff_t k, const char *a, const char *panel, const tw_tile_call *call) {
+static void panel_tile(const tw_product *p, rectangle t, ptrdiff_t k, const char *a, const char *panel,
+                       const tw_tile_call *call) {
     const tw_gemm_kernels *g = p->kernels;
     const ptrdiff_t nv = (t.n + g->lanes - 1) / g->lanes, last = t.n - (nv - 1) * g->lanes;
     char *c = c_at(p, t.i, t.j);
@@ -149,20 +152,23 @@ static void panel_tile(const tw_product *p, rectangle t, ptrdiff_t k, const char
     }
     const ptrdiff_t most = g->rows[nv - 1];
     for (ptrdiff_t i = 0; i < t.m; i += most)
-        g->direct[nv - 1][MIN(most, t.m - i) - 1](k, a + i * call->a_row * g->size, panel, c + i * p->c_row * g->size, last, call);
+        g->direct[nv - 1][MIN(most, t.m - i) - 1](k, a + i * call->a_row * g->size, panel, c + i * p->c_row * g->size, last,
+                                                  call);
 }
 
 // The rows i .. i+m-1 of the rectangle times a packed block of b; a as it is or packed, as call says.
 static void row_panel(const tw_product *p, rectangle r, ptrdiff_t k, const char *a, const char *panels, const tw_tile_call *call,
                       int is_last) {
-    for (ptrdiff_t j = 0; j < r.n; j += p->kernels->nr)
-        panel_tile(p, (rectangle){r.i, r.j + j, r.m, MIN(p->kernels->nr, r.n - j)}, k, a, panels + j * k * p->kernels->size, call);
+    const ptrdiff_t nr = p->kernels->nr, size = p->kernels->size;
+    for (ptrdiff_t j = 0; j < r.n; j += nr)
+        panel_tile(p, (rectangle){r.i, r.j + j, r.m, MIN(nr, r.n - j)}, k, a, panels + j * k * size, call);
     if (is_last)
         finish(p, r);
 }
 
 // Packs a block of b while its first row panel is computed, so that b is read once; a must lie in rows.
-static void first_row_panel(const tw_product *p, rectangle r, ptrdiff_t k0, ptrdiff_t k, char *panels, tw_tile_call call, int is_last) {
+static void first_row_panel(const tw_product *p, rectangle r, ptrdiff_t k0, ptrdiff_t k, char *panels, tw_tile_call call,
+                            int is_last) {
     const tw_gemm_kernels *g = p->kernels;
     const char *a = a_at(p, r.i, k0);
     for (ptrdiff_t j = 0; j < r.n; j += g->nr) {

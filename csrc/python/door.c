@@ -25,7 +25,8 @@ static int dtype_of(int type_num) {
     }
 }
 
-static const int type_nums[] = {[TW_FLOAT32] = NPY_FLOAT, [TW_FLOAT64] = NPY_DOUBLE, [TW_FLOAT16] = NPY_HALF, [TW_INT64] = NPY_INT64};
+static const int type_nums[] = {[TW_FLOAT32] = NPY_FLOAT, [TW_FLOAT64] = NPY_DOUBLE, [TW_FLOAT16] = NPY_HALF,
+                                [TW_INT64] = NPY_INT64};
 static const npy_intp itemsizes[] = {[TW_FLOAT32] = 4, [TW_FLOAT64] = 8, [TW_FLOAT16] = 2, [TW_BFLOAT16] = 2, [TW_INT64] = 8};
 
 static int view_array(PyObject *object, int flags, tw_view *view) {

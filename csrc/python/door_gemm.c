@@ -167,7 +167,8 @@ static PyObject *door_linear(PyObject *self, PyObject *const *args, Py_ssize_t n
     if (nargs != 5 || !tw_read(args[0], &x) || !tw_read(args[1], &w) || x.dtype != w.dtype || x.dtype > TW_BFLOAT16 ||
         x.ndim != 2 || w.ndim != 2 || x.shape[1] != w.shape[1])
         return tw_not_plain();
-    if (args[2] != Py_None && (!tw_read(args[2], &bias) || bias.dtype != x.dtype || bias.ndim != 1 || bias.shape[0] != w.shape[0]))
+    if (args[2] != Py_None &&
+        (!tw_read(args[2], &bias) || bias.dtype != x.dtype || bias.ndim != 1 || bias.shape[0] != w.shape[0]))
         return tw_not_plain();
     const long activation = PyLong_AsLong(args[3]);
     if (activation == -1 && PyErr_Occurred())
@@ -206,7 +207,8 @@ static PyObject *door_linear_backward(PyObject *self, PyObject *const *args, Py_
         if (made > 0)
             PyTuple_SetItem(result, i, out[i].object);
         int plain = made > 0;
-        for (int j = 0; plain && args[3 + i] != Py_None && j < 3 + i; j++) plain = clear_of(&out[i], j < 3 ? &in[j] : &out[j - 3]);
+        for (int j = 0; plain && args[3 + i] != Py_None && j < 3 + i; j++)
+            plain = clear_of(&out[i], j < 3 ? &in[j] : &out[j - 3]);
         if (!plain) {
             Py_DECREF(result);
             return made < 0 ? NULL : tw_not_plain();
