@@ -32,7 +32,8 @@ static PyObject *forward(int centre, PyObject *const *args, Py_ssize_t nargs) {
     call c = {.centre = centre};
     tw_view out, x, w, b;
     const tw_view *views[] = {&out, &x, &w, &b}, *inputs[] = {&x, NULL, NULL};
-    if (nargs != 4 + centre || !tw_read_float(args[0], -1, &x) || x.ndim == 0 || !tw_number(args[nargs - 2], &c.eps))
+    if (nargs != 4 + centre || !tw_read_float(args[0], -1, &x) || x.ndim == 0 || !tw_number(args[nargs - 2], &c.eps) ||
+        !(c.eps >= 0))
         return tw_not_plain();
     c.dtype = x.dtype;
     const npy_intp n = x.shape[x.ndim - 1];
@@ -69,7 +70,7 @@ static PyObject *backward(int centre, PyObject *const *args, Py_ssize_t nargs) {
     tw_view dx, dy, x, w, dw, db;
     const tw_view *views[] = {&dx, &dy, &x}, *inputs[] = {&dy, &x, &w};
     if (nargs != 6 + centre || !tw_read_float(args[0], -1, &dy) || !tw_read_float(args[1], dy.dtype, &x) || x.ndim == 0 ||
-        !tw_same_shape(&dy, &x) || !tw_number(args[3], &c.eps))
+        !tw_same_shape(&dy, &x) || !tw_number(args[3], &c.eps) || !(c.eps >= 0))
         return tw_not_plain();
     c.dtype = x.dtype;
     const npy_intp *shape = x.shape + x.ndim - 1;
