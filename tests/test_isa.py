@@ -84,7 +84,8 @@ for y in (tw.dropout(x, 0.3, 7), tw.relu(x), tw.leaky_relu(x), tw.embedding(rows
     found = set()
     for isa in native.isas():
         env = child_env | {"TILEWRIGHT_ISA": isa, "TILEWRIGHT_BACKEND": "c"}
-        found.add(subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout)
+        child = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+        found.add(child.stdout)
     assert len(found) == 1
 
 
