@@ -52,15 +52,15 @@ enum { MANTISSA = 52, EXPONENT_BIAS = 1023, MAX_POW2 = 1022 };
 #endif
 
 #if defined __AVX512F__ && defined __AVX512DQ__ && defined __AVX512BW__ && defined __AVX512VL__
-enum { VEC_BYTES = 64 };
+#define VEC_BYTES 64
 #elif defined __AVX2__ && defined __FMA__
-enum { VEC_BYTES = 32 };
+#define VEC_BYTES 32
 #else
-enum { VEC_BYTES = 16 };
+#define VEC_BYTES 16
 #endif
 enum { LANES = VEC_BYTES / sizeof(real) };
 
-#if defined __AVX512F__ && TW_BITS == 32
+#if VEC_BYTES == 64 && TW_BITS == 32
 #define LOOKUP 16
 #else
 #define LOOKUP 8
@@ -75,9 +75,9 @@ INLINE void v_store(real *p, vec a) { *(vec_unaligned *)p = a; }
 INLINE ivec v_bits(vec a) { return (ivec)a; }
 INLINE vec v_from_bits(ivec a) { return (vec)a; }
 
-#if defined __AVX512F__ && defined __AVX512DQ__ && defined __AVX512BW__ && defined __AVX512VL__
+#if VEC_BYTES == 64
 #include "vec_avx512.h"
-#elif defined __AVX2__ && defined __FMA__
+#elif VEC_BYTES == 32
 #include "vec_avx2.h"
 #elif defined __ARM_NEON && defined __aarch64__
 #include "vec_neon.h"
