@@ -1,7 +1,8 @@
 """What the activations are, and their derivatives.
 
-Sources: PyTorch's and ONNX's definitions. gelu: Hendrycks and Gimpel 2016, x·Φ(x), "tanh" being their approximation; silu: Elfwing 2018;
-elu: Clevert 2016; hardswish: Howard 2019. At -infinity the limit holds (gelu, silu, hardswish: 0), where the formula would give NaN.
+Sources: PyTorch's and ONNX's definitions. gelu: Hendrycks and Gimpel 2016, x·Φ(x), "tanh" being their approximation;
+silu: Elfwing 2018; elu: Clevert 2016; hardswish: Howard 2019. At -infinity the limit holds (gelu, silu, hardswish: 0),
+where the formula would give NaN.
 """
 from __future__ import annotations
 
@@ -15,8 +16,10 @@ from tilewright.core.checking import eps, tiny, ulp
 from tilewright.core.errors import ArgumentError, ShapeError
 from tilewright.core.registry import Call, Case, Spec
 
-_PI: dict[Any, Any] = {np.dtype(np.float64): np.pi, np.dtype(np.longdouble): np.longdouble("3.14159265358979323846264338327950288")}
-_CUBIC: dict[Any, Any] = {np.dtype(np.float64): 0.044715, np.dtype(np.longdouble): np.longdouble("0.044715")}  # of gelu's tanh form
+_PI: dict[Any, Any] = {np.dtype(np.float64): np.pi,
+                       np.dtype(np.longdouble): np.longdouble("3.14159265358979323846264338327950288")}
+_CUBIC: dict[Any, Any] = {np.dtype(np.float64): 0.044715,  # of gelu's tanh form
+                          np.dtype(np.longdouble): np.longdouble("0.044715")}
 
 
 def wide(x: np.ndarray) -> np.ndarray:
@@ -46,7 +49,8 @@ def _mills(t: np.ndarray) -> np.ndarray:
         return erfcx(t / np.sqrt(2.0)) * np.sqrt(np.pi / 2)
     near = np.minimum(t, 3)
     term = series = near.copy()
-    for k in range(3, 121, 2):  # Φ(t) - 1/2 = φ(t)·(t + t³/3 + t⁵/15 + …): 11 bits to spare cover the cancellation up to 3
+    # Φ(t) - 1/2 = φ(t)·(t + t³/3 + t⁵/15 + …): 11 bits to spare cover the cancellation up to 3
+    for k in range(3, 121, 2):
         term = term * near * near / k
         series = series + term
     fraction = np.maximum(t, 3)
@@ -114,17 +118,20 @@ def _gelu_terms(x: np.ndarray, approximate: str = "none") -> list[np.ndarray]:
 # The derivative of each at a finite x, as the terms that a kernel may add up: each term brings its own rounding.
 DERIVATIVES: dict[str, Callable[..., list[np.ndarray]]] = {
     "relu": lambda x: [np.where(x > 0, 1.0, x * 0).astype(x.dtype)],
-    "leaky_relu": lambda x, negative_slope=0.01: [np.where(x > 0, x.dtype.type(1), x * 0 + x.dtype.type(negative_slope))],
+    "leaky_relu": lambda x, negative_slope=0.01: [np.where(x > 0, x.dtype.type(1),
+                                                           x * 0 + x.dtype.type(negative_slope))],
     "elu": lambda x, alpha=1.0: [np.where(x > 0, x.dtype.type(1), x.dtype.type(alpha) * np.exp(np.minimum(x, 0)))],
     "gelu": _gelu_terms,
     "silu": lambda x: [_sigmoid(x), x * _sigmoid(x) * _sigmoid(-x)],
     "sigmoid": lambda x: [_sigmoid(x), -_sigmoid(x) ** 2],
     "tanh": lambda x: [np.ones_like(x), -np.tanh(x) ** 2],
     "softplus": lambda x: [_sigmoid(x)],
-    "hardswish": lambda x: [np.where(np.abs(x) < 3, x / 3, x * 0), np.where(x >= 3, 1, np.where(x <= -3, 0, 0.5)).astype(x.dtype)],
+    "hardswish": lambda x: [np.where(np.abs(x) < 3, x / 3, x * 0),
+                            np.where(x >= 3, 1, np.where(x <= -3, 0, 0.5)).astype(x.dtype)],
 }
 
-ATTRS: dict[str, dict[str, Any]] = {"leaky_relu": {"negative_slope": 0.01}, "elu": {"alpha": 1.0}, "gelu": {"approximate": "none"}}
+ATTRS: dict[str, dict[str, Any]] = {"leaky_relu": {"negative_slope": 0.01}, "elu": {"alpha": 1.0},
+                                    "gelu": {"approximate": "none"}}
 FLOPS = {"relu": 1, "leaky_relu": 2, "hardswish": 5}  # the others: about 20 for their exponential and polynomial
 ULPS = {"float32": 4, "float64": 6}  # float64: 4 for the kernel, 2 for erfcx and the rounding of the oracle itself
 
@@ -180,7 +187,7 @@ def _backward_oracle(name: str) -> Callable[[Call], tuple]:
 
 
 def _backward_bound(name: str) -> Callable[[Call, tuple], tuple]:
-    """4 ULP of the result, and where terms of the derivative cancel, 4 roundings of each of them; underflow before dy multiplies."""
+    """4 ULP of the result; where the derivative's terms cancel, 4 roundings of each; underflow before dy multiplies."""
     def bound(call: Call, expected: tuple) -> tuple:
         dy, x = map(wide, call.inputs)
         with np.errstate(all="ignore"):
@@ -194,7 +201,7 @@ def _backward_bound(name: str) -> Callable[[Call, tuple], tuple]:
 # ---- samples
 
 def _arrays(rng: np.random.Generator, dtype: str, count: int) -> Iterator[tuple[tuple[np.ndarray, ...], str]]:
-    """Every length around the vectors and their unrolled blocks, every layout, empty and 0-d, special values, wide ranges."""
+    """Every length around vectors and unrolled blocks, every layout, empty and 0-d, special values, wide ranges."""
     for n in (0, *range(1, 71), 127, 128, 129, 255, 257, 1023, 1031, 4099):
         yield tuple(sampling.normal(rng, (n,), dtype, scale=3.0) for _ in range(count)), f"{n}"
     for shape in ((), (3, 0, 2), (5, 7), (17, 33), (2, 3, 65), (2, 1, 3, 19)):
@@ -202,7 +209,8 @@ def _arrays(rng: np.random.Generator, dtype: str, count: int) -> Iterator[tuple[
             yield tuple(sampling.normal(rng, shape, dtype, layout, 4.0) for _ in range(count)), f"{shape} {layout}"
     column = np.broadcast_to(sampling.normal(rng, (9, 1), dtype), (9, 33))
     yield (column,) * count, "zero strides"
-    yield tuple(sampling.normal(rng, (40, 37), dtype).T if i == 0 else sampling.normal(rng, (37, 40), dtype) for i in range(count)), "transposed"
+    transposed = sampling.normal(rng, (40, 37), dtype).T
+    yield (transposed, *(sampling.normal(rng, (37, 40), dtype) for _ in range(count - 1))), "transposed"
     special = sampling.specials(dtype)
     ones = sampling.normal(rng, special.shape, dtype)
     yield (*(ones,) * (count - 1), special), "special values"
@@ -212,7 +220,7 @@ def _arrays(rng: np.random.Generator, dtype: str, count: int) -> Iterator[tuple[
 
 def _cases(name: str, count: int) -> Callable[[np.random.Generator, str], Iterator[Case]]:
     table: dict[str, list[dict]] = {"leaky_relu": [{}, {"negative_slope": 0.2}], "elu": [{}, {"alpha": 0.5}],
-                           "gelu": [{}, {"approximate": "tanh"}]}
+                                    "gelu": [{}, {"approximate": "tanh"}]}
     choices = table.get(name, [{}])
 
     def cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
@@ -230,7 +238,8 @@ def _bench(name: str, count: int) -> Callable[[np.random.Generator, str, str], I
         for attrs in ({}, {"approximate": "tanh"}) if name == "gelu" else ({},):
             for shape in BENCH_SHAPES[size]:
                 suffix = " tanh" if attrs else ""
-                yield Case(tuple(sampling.normal(rng, shape, dtype, scale=3.0) for _ in range(count)), attrs, f"{shape[0]}x{shape[1]}{suffix}")
+                inputs = tuple(sampling.normal(rng, shape, dtype, scale=3.0) for _ in range(count))
+                yield Case(inputs, attrs, f"{shape[0]}x{shape[1]}{suffix}")
     return bench
 
 
@@ -250,10 +259,11 @@ def _gradient(name: str) -> Callable[..., tuple]:
 
 def _specs() -> Iterator[Spec]:
     for name in DERIVATIVES:
-        yield Spec(name, "activation", f"{name}(x), element by element", ("x",), _forward(name), _oracle(name), _bound, _flops(name, 0),
-                   _nbytes, _cases(name, 1), _bench(name, 1), _gradient(name), may_alias=(0,))
-        yield Spec(f"{name}_backward", "activation", f"dy · {name}'(x)", ("dy", "x"), _backward(name), _backward_oracle(name),
-                   _backward_bound(name), _flops(name, 2), _nbytes, _cases(name, 2), _bench(name, 2), may_alias=(0, 1))
+        yield Spec(name, "activation", f"{name}(x), element by element", ("x",), _forward(name), _oracle(name), _bound,
+                   _flops(name, 0), _nbytes, _cases(name, 1), _bench(name, 1), _gradient(name), may_alias=(0,))
+        yield Spec(f"{name}_backward", "activation", f"dy · {name}'(x)", ("dy", "x"), _backward(name),
+                   _backward_oracle(name), _backward_bound(name), _flops(name, 2), _nbytes, _cases(name, 2),
+                   _bench(name, 2), may_alias=(0, 1))
 
 
 SPECS = list(_specs())

@@ -12,4 +12,5 @@ def _run(call: Call, outs: tuple) -> None:
         outs[0][...] = dropout(call.inputs[0], **call.attrs)
 
 
-KERNELS = [Kernel(op, "numpy", _run, describe=lambda call: "NumPy's integers") for op in ("dropout", "dropout_backward")]
+KERNELS = [Kernel(op, "numpy", _run, describe=lambda call: "NumPy's integers")
+           for op in ("dropout", "dropout_backward")]

@@ -1,9 +1,10 @@
-"""What dropout is: y = x / (1 - p) where a random bit says keep, else 0. The bits are a function of the seed and of the place alone.
+"""What dropout is: y = x / (1 - p) where a random bit says keep, else 0.
 
-Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) with key (seed mod 2^32, seed div 2^32) turns the
-counter (i div 4, as two words, low first, 0, 0) into four words; word i mod 4 belongs to the element of C-order index i. It is kept
-if its word is at least round(p · 2^32). The scale 1/(1-p) is rounded to the dtype, then multiplied: the same bits everywhere.
-The gradient is the same map, applied to dy.
+The bits are a function of the seed and of the place alone. Philox4x32-10 (Salmon et al., "Parallel random numbers: as
+easy as 1, 2, 3", 2011) with key (seed mod 2^32, seed div 2^32) turns the counter (i div 4, as two words, low first,
+0, 0) into four words; word i mod 4 belongs to the element of C-order index i. It is kept if its word is at least
+round(p · 2^32). The scale 1/(1-p) is rounded to the dtype, then multiplied: the same bits everywhere. The gradient is
+the same map, applied to dy.
 """
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ def philox(counters: np.ndarray, seed: int) -> np.ndarray:
     key = [seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF]
     for _ in range(10):
         p0, p1 = c[0] * _MULTIPLIERS[0], c[2] * _MULTIPLIERS[1]
-        c = [(p1 >> np.uint64(32)) ^ c[1] ^ np.uint64(key[0]), p1 & _LOW, (p0 >> np.uint64(32)) ^ c[3] ^ np.uint64(key[1]), p0 & _LOW]
+        c = [(p1 >> np.uint64(32)) ^ c[1] ^ np.uint64(key[0]), p1 & _LOW,
+             (p0 >> np.uint64(32)) ^ c[3] ^ np.uint64(key[1]), p0 & _LOW]
         key = [(k + w) & 0xFFFFFFFF for k, w in zip(key, _WEYL, strict=True)]
     return np.stack(c, -1).astype(np.uint32)
 
@@ -69,7 +71,8 @@ def _oracle(call: Call) -> tuple:
 def _cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
     for i, n in enumerate((*range(0, 40), 63, 64, 65, 127, 129, 1000, 4099, 10007)):
         seed = (0, 1, 2**32 - 1, 2**32, 2**64 - 1, 0x123456789ABCDEF)[i % 6]
-        yield Case((sampling.normal(rng, (n,), dtype),), {"p": (0.5, 0.1, 0.0, 1.0, 0.999)[i % 5], "seed": seed}, f"{n} seed {seed}")
+        attrs = {"p": (0.5, 0.1, 0.0, 1.0, 0.999)[i % 5], "seed": seed}
+        yield Case((sampling.normal(rng, (n,), dtype),), attrs, f"{n} seed {seed}")
     for shape in ((), (5, 7), (3, 4, 33), (17, 65), (3, 0)):
         for layout in sampling.LAYOUTS:
             yield Case((sampling.normal(rng, shape, dtype, layout),), {"p": 0.3, "seed": 42}, f"{shape} {layout}")
@@ -86,9 +89,10 @@ def _gradient(run: Any, inputs: tuple, outputs: tuple, grads: tuple, attrs: dict
 
 
 def _spec(op: str, name: str, gradient: Any) -> Spec:
-    return Spec(op, "dropout", f"{name}/(1 - p) where a counter-based bit keeps it, else 0", (name,), _prepare(op, name), _oracle,
-                lambda call, expected: (np.zeros(expected[0].shape),), lambda call: 12.0 * call.inputs[0].size,
-                lambda call: 2.0 * call.inputs[0].nbytes, _cases, _bench, gradient, may_alias=(0,))
+    return Spec(op, "dropout", f"{name}/(1 - p) where a counter-based bit keeps it, else 0", (name,),
+                _prepare(op, name), _oracle, lambda call, expected: (np.zeros(expected[0].shape),),
+                lambda call: 12.0 * call.inputs[0].size, lambda call: 2.0 * call.inputs[0].nbytes,
+                _cases, _bench, gradient, may_alias=(0,))
 
 
 SPECS = [_spec("dropout", "x", _gradient), _spec("dropout_backward", "dy", None)]

@@ -19,7 +19,8 @@ def _check(op: str, indices: np.ndarray, rows: int) -> None:
     wrong = (indices < 0) | (indices >= rows)
     if wrong.any():
         at = tuple(int(v[0]) for v in np.nonzero(np.atleast_1d(wrong)))
-        raise ArgumentError(f"{op}: indices{list(at)} is {int(np.atleast_1d(indices)[at])}; they run from 0 to {rows - 1}")
+        found = int(np.atleast_1d(indices)[at])
+        raise ArgumentError(f"{op}: indices{list(at)} is {found}; they run from 0 to {rows - 1}")
 
 
 def _prepare(inputs: tuple, attrs: dict) -> Call:
@@ -62,9 +63,11 @@ def _backward_bound(call: Call, expected: tuple) -> tuple:
 
 
 def _cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
-    for rows, width, shape in ((1, 1, (1,)), (5, 3, (7,)), (10, 16, (4, 5)), (10, 17, ()), (50, 33, (2, 3, 4)), (7, 64, (300,)), (9, 130, (0,)), (4, 0, (3,))):
+    for rows, width, shape in ((1, 1, (1,)), (5, 3, (7,)), (10, 16, (4, 5)), (10, 17, ()), (50, 33, (2, 3, 4)),
+                               (7, 64, (300,)), (9, 130, (0,)), (4, 0, (3,))):
         layout = sampling.any_layout(rng)
-        yield Case((sampling.laid_out(rng.integers(0, rows, shape), layout), sampling.normal(rng, (rows, width), dtype, layout)), {},
+        indices = sampling.laid_out(rng.integers(0, rows, shape), layout)
+        yield Case((indices, sampling.normal(rng, (rows, width), dtype, layout)), {},
                    f"{shape} of {rows}x{width} {layout}")
 
 
@@ -72,15 +75,17 @@ def _backward_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
     for case in _cases(rng, dtype):
         indices, weight = case.inputs
         layout = sampling.any_layout(rng)
-        yield Case((sampling.normal(rng, indices.shape + weight.shape[1:], dtype, layout), indices), {"num_embeddings": len(weight)}, case.label)
+        dy = sampling.normal(rng, indices.shape + weight.shape[1:], dtype, layout)
+        yield Case((dy, indices), {"num_embeddings": len(weight)}, case.label)
 
 
 def _bench(backward: bool) -> Any:
     def bench(rng: np.random.Generator, dtype: str, size: str) -> Iterator[Case]:
         rows, width, count = {"small": (100, 32, 64), "medium": (5000, 128, 2048), "large": (30000, 512, 8192)}[size]
         indices = rng.integers(0, rows, count)
-        inputs = (sampling.normal(rng, (count, width), dtype), indices) if backward else (indices, sampling.normal(rng, (rows, width), dtype))
-        yield Case(inputs, {"num_embeddings": rows} if backward else {}, f"{count} of {rows}x{width}")
+        floats = sampling.normal(rng, (count if backward else rows, width), dtype)
+        yield Case((floats, indices) if backward else (indices, floats), {"num_embeddings": rows} if backward else {},
+                   f"{count} of {rows}x{width}")
     return bench
 
 
@@ -96,9 +101,10 @@ def _nbytes(call: Call) -> float:
 
 SPECS = [
     Spec("embedding", "embedding", "weight[indices]", ("indices", "weight"), _prepare,
-         lambda call: (call.inputs[1][call.inputs[0]].astype(np.float64),), lambda call, expected: (np.zeros(expected[0].shape),),
+         lambda call: (call.inputs[1][call.inputs[0]].astype(np.float64),),
+         lambda call, expected: (np.zeros(expected[0].shape),),
          lambda call: 0.0, _nbytes, _cases, _bench(False), _gradient),
     Spec("embedding_backward", "embedding", "dy summed over equal indices", ("dy", "indices"), _prepare_backward,
-         lambda call: (scatter_add(call.inputs[0].astype(np.float64), call.inputs[1], call.attrs["num_embeddings"]),), _backward_bound,
-         lambda call: float(call.inputs[0].size), _nbytes, _backward_cases, _bench(True)),
+         lambda call: (scatter_add(call.inputs[0].astype(np.float64), call.inputs[1], call.attrs["num_embeddings"]),),
+         _backward_bound, lambda call: float(call.inputs[0].size), _nbytes, _backward_cases, _bench(True)),
 ]

@@ -55,9 +55,11 @@ def _how_backward(call: Call) -> str:
 
 
 KERNELS = [
-    Kernel("matmul", "c", _matmul, dtypes=FLOATS + HALVES, describe=lambda call: _how(call, (call.inputs[0], call.inputs[1]))),
+    Kernel("matmul", "c", _matmul, dtypes=FLOATS + HALVES,
+           describe=lambda call: _how(call, (call.inputs[0], call.inputs[1]))),
     Kernel("matmul", "c", _matmul_naive, "naive", describe=lambda call: "three loops, one thread"),
     Kernel("gemm", "c", _gemm, describe=lambda call: _how(call, (call.inputs[0], call.inputs[1]))),
-    Kernel("linear", "c", _linear, dtypes=FLOATS + HALVES, describe=lambda call: _how(call, (call.inputs[0], call.inputs[1].T))),
+    Kernel("linear", "c", _linear, dtypes=FLOATS + HALVES,
+           describe=lambda call: _how(call, (call.inputs[0], call.inputs[1].T))),
     Kernel("linear_backward", "c", _linear_backward, describe=_how_backward),
 ]

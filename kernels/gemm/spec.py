@@ -16,7 +16,8 @@ from tilewright.core.errors import ArgumentError, ShapeError
 from tilewright.core.registry import FLOATS, HALVES, Call, Case, Spec
 
 # Position = the code of the activation in the C library.
-ACTIVATIONS = (None, "relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "softplus", "hardswish")
+ACTIVATIONS = (None, "relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "softplus",
+               "hardswish")
 _FLOAT32 = np.dtype(np.float32)
 LIPSCHITZ = 1.5  # no activation above is steeper: hardswish reaches 1.5, gelu 1.13, silu 1.10
 BENCH_SHAPES = {  # (M, N, K): square, few rows, tall and narrow, a layer of an MLP
@@ -41,7 +42,8 @@ def _prepare_matmul(inputs: tuple, attrs: dict) -> Call:
     rows = a[None, :] if a.ndim == 1 else a
     cols = b[:, None] if b.ndim == 1 else b
     if rows.shape[-1] != cols.shape[-2]:
-        raise ShapeError(f"matmul: a {a.shape} has {rows.shape[-1]} columns, b {b.shape} has {cols.shape[-2]} rows; they must be equal")
+        raise ShapeError(f"matmul: a {a.shape} has {rows.shape[-1]} columns, b {b.shape} has {cols.shape[-2]} rows; "
+                         "they must be equal")
     if a.ndim == 2 and b.ndim == 2:
         return Call("matmul", (a, b), {}, (((a.shape[0], b.shape[1]), a.dtype),), copies=copies)
     try:
@@ -50,8 +52,8 @@ def _prepare_matmul(inputs: tuple, attrs: dict) -> Call:
         raise ShapeError(f"matmul: the batch dimensions of a {a.shape} and b {b.shape} do not broadcast") from None
     shape = batch + rows.shape[-2:-1] * (a.ndim > 1) + cols.shape[-1:] * (b.ndim > 1)
     view = _MATMUL_VIEWS[a.ndim == 1, b.ndim == 1]
-    return Call("matmul", (np.broadcast_to(rows, batch + rows.shape[-2:]), np.broadcast_to(cols, batch + cols.shape[-2:])),
-                {}, ((shape, a.dtype),), (view,), copies)
+    rows, cols = np.broadcast_to(rows, batch + rows.shape[-2:]), np.broadcast_to(cols, batch + cols.shape[-2:])
+    return Call("matmul", (rows, cols), {}, ((shape, a.dtype),), (view,), copies)
 
 
 # The result as a matrix, by whether a and b are vectors.
@@ -76,7 +78,8 @@ def _prepare_gemm(inputs: tuple, attrs: dict) -> Call:
     a, b = _matrix(a, "gemm", "a"), _matrix(b, "gemm", "b")
     op_a, op_b = a.T if full["trans_a"] else a, b.T if full["trans_b"] else b
     if op_a.shape[1] != op_b.shape[0]:
-        raise ShapeError(f"gemm: op(a) {op_a.shape} and op(b) {op_b.shape} do not fit (trans_a={full['trans_a']}, trans_b={full['trans_b']})")
+        raise ShapeError(f"gemm: op(a) {op_a.shape} and op(b) {op_b.shape} do not fit "
+                         f"(trans_a={full['trans_a']}, trans_b={full['trans_b']})")
     shape = (op_a.shape[0], op_b.shape[1])
     if c is not None:
         try:
@@ -84,7 +87,8 @@ def _prepare_gemm(inputs: tuple, attrs: dict) -> Call:
         except ValueError:
             raise ShapeError(f"gemm: c {c.shape} does not broadcast to the result's shape {shape}") from None
     # the transposes are views: kernels see op(a), op(b) and no flags
-    return Call("gemm", (op_a, op_b, c), {"alpha": float(full["alpha"]), "beta": float(full["beta"])}, ((shape, a.dtype),), copies=copies)
+    return Call("gemm", (op_a, op_b, c), {"alpha": float(full["alpha"]), "beta": float(full["beta"])},
+                ((shape, a.dtype),), copies=copies)
 
 
 def _rows(x: np.ndarray, name: str, copies: list[str]) -> np.ndarray:
@@ -105,8 +109,8 @@ def _prepare_linear(inputs: tuple, attrs: dict) -> Call:
     if bias is not None and bias.shape != w.shape[:1]:
         raise ShapeError(f"linear: bias {bias.shape} must have the shape ({w.shape[0]},) of w's rows")
     flat = (int(np.prod(x.shape[:-1])), w.shape[0])
-    return Call("linear", (_rows(x, "x", copies), w, bias), {"activation": activation}, ((x.shape[:-1] + w.shape[:1], x.dtype),),
-                (lambda out: out.reshape(flat),), copies)
+    return Call("linear", (_rows(x, "x", copies), w, bias), {"activation": activation},
+                ((x.shape[:-1] + w.shape[:1], x.dtype),), (lambda out: out.reshape(flat),), copies)
 
 
 def _check_linear(op: str, x: np.ndarray, w: np.ndarray) -> None:
@@ -120,10 +124,12 @@ def _prepare_linear_backward(inputs: tuple, attrs: dict) -> Call:
     dy, x, w = arrays.operands("linear_backward", ("dy", "x", "w"), inputs, FLOATS, copies)
     _check_linear("linear_backward", x, w)
     if dy.shape != x.shape[:-1] + w.shape[:1]:
-        raise ShapeError(f"linear_backward: dy {dy.shape} must have the shape {x.shape[:-1] + w.shape[:1]} of the result of linear")
+        raise ShapeError(f"linear_backward: dy {dy.shape} must have the shape {x.shape[:-1] + w.shape[:1]} "
+                         "of the result of linear")
     dtype, flat = x.dtype, (int(np.prod(x.shape[:-1])), x.shape[-1])
     return Call("linear_backward", (_rows(dy, "dy", copies), _rows(x, "x", copies), w), {},
-                ((x.shape, dtype), (w.shape, dtype), (w.shape[:1], dtype)), (lambda dx: dx.reshape(flat), None, None), copies)
+                ((x.shape, dtype), (w.shape, dtype), (w.shape[:1], dtype)),
+                (lambda dx: dx.reshape(flat), None, None), copies)
 
 
 # ---- oracles and bounds
@@ -138,7 +144,7 @@ def _product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def dot_bound(a: np.ndarray, b: np.ndarray, dtype: np.dtype, terms: int = 1) -> np.ndarray:
-    """K·u for the kernel and as much for a float64 oracle's own sum, `terms` roundings more, and underflow of each product."""
+    """K·u for the kernel, as much for a float64 oracle's own sum, `terms` roundings more, underflow of each product."""
     k = a.shape[-1]
     magnitude = _product(np.abs(a), np.abs(b))
     bound = (k + terms) * eps(dtype) * magnitude + (k + terms) * tiny(dtype)
@@ -233,8 +239,10 @@ def _matmul_gradient(run: Any, inputs: tuple, outputs: tuple, grads: tuple, attr
 def _gemm_gradient(run: Any, inputs: tuple, outputs: tuple, grads: tuple, attrs: dict) -> tuple:
     a, b, c = inputs
     dy, alpha, ta, tb = grads[0], attrs.get("alpha", 1.0), attrs.get("trans_a", False), attrs.get("trans_b", False)
-    da = run("gemm", b, dy, alpha=alpha, trans_a=tb, trans_b=True) if ta else run("gemm", dy, b, alpha=alpha, trans_b=not tb)
-    db = run("gemm", dy, a, alpha=alpha, trans_a=True, trans_b=ta) if tb else run("gemm", a, dy, alpha=alpha, trans_a=not ta)
+    da = (run("gemm", b, dy, alpha=alpha, trans_a=tb, trans_b=True) if ta else
+          run("gemm", dy, b, alpha=alpha, trans_b=not tb))
+    db = (run("gemm", dy, a, alpha=alpha, trans_a=True, trans_b=ta) if tb else
+          run("gemm", a, dy, alpha=alpha, trans_a=not ta))
     return da, db, None if c is None else arrays.sum_to(attrs.get("beta", 1.0) * dy, c.shape)
 
 
@@ -255,8 +263,8 @@ def _shapes(rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
     """Each axis over the tile edges while the others are odd; empty axes; K across a block of 512; random thirds."""
     for e in sampling.EDGES:
         yield from ((e, 19, 21), (21, e, 19), (19, 21, e))
-    yield from ((0, 5, 7), (5, 0, 7), (5, 7, 0), (0, 0, 0), (1, 1, 1), (1, 513, 300), (300, 1, 513), (7, 5, 1031), (130, 131, 513),
-                (100, 200, 260), (257, 100, 120), (513, 10, 40), (2, 700, 33))
+    yield from ((0, 5, 7), (5, 0, 7), (5, 7, 0), (0, 0, 0), (1, 1, 1), (1, 513, 300), (300, 1, 513), (7, 5, 1031),
+                (130, 131, 513), (100, 200, 260), (257, 100, 120), (513, 10, 40), (2, 700, 33))
     for _ in range(12):
         yield tuple(int(v) for v in rng.integers(1, 120, 3))  # type: ignore[misc]
 
@@ -273,15 +281,16 @@ def _matmul_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
     for m, n, k in _shapes(rng):
         la, lb = sampling.any_layout(rng), sampling.any_layout(rng)
         yield Case((new(rng, (m, k), dtype, la), new(rng, (k, n), dtype, lb)), label=f"{m}x{n}x{k} {la} {lb}")
-    for sa, sb in (((7,), (7,)), ((7,), (7, 5)), ((3, 7), (7,)), ((4, 3, 7), (7,)), ((7,), (4, 7, 3)), ((2, 1, 3, 7), (5, 7, 4)),
-                   ((3, 2, 2), (2, 2)), ((0, 3, 4), (4, 5)), ((6, 9, 17), (6, 17, 33))):
+    for sa, sb in (((7,), (7,)), ((7,), (7, 5)), ((3, 7), (7,)), ((4, 3, 7), (7,)), ((7,), (4, 7, 3)),
+                   ((2, 1, 3, 7), (5, 7, 4)), ((3, 2, 2), (2, 2)), ((0, 3, 4), (4, 5)), ((6, 9, 17), (6, 17, 33))):
         for layout in sampling.LAYOUTS:
             yield Case((new(rng, sa, dtype, layout), new(rng, sb, dtype, layout)), label=f"{sa} @ {sb} {layout}")
     row = np.broadcast_to(new(rng, (1, 40), dtype), (33, 40))
     yield Case((row, new(rng, (40, 35), dtype)), label="zero strides in a")
     yield Case((row, np.broadcast_to(new(rng, (40, 1), dtype), (40, 21))), label="zero strides in a and b")
     for _ in range(6):
-        yield Case((_with_specials(rng, new(rng, (17, 37), dtype)), _with_specials(rng, new(rng, (37, 50), dtype))), label="NaN and infinity")
+        a, b = (_with_specials(rng, new(rng, shape, dtype)) for shape in ((17, 37), (37, 50)))
+        yield Case((a, b), label="NaN and infinity")
 
 
 def _gemm_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
@@ -290,8 +299,10 @@ def _gemm_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
         ta, tb, layout = bool(i & 1), bool(i & 2), sampling.any_layout(rng)
         c = (None, (m, n), (n,), (m, 1), (1, n), ())[i % 6]
         attrs = {"alpha": (1.0, 0.5, -1.3, 0.0)[i % 4], "beta": (1.0, 0.0, 0.7)[i % 3], "trans_a": ta, "trans_b": tb}
-        yield Case((new(rng, (k, m) if ta else (m, k), dtype, layout), new(rng, (n, k) if tb else (k, n), dtype, layout),
-                    None if c is None else new(rng, c, dtype, layout)), attrs, f"{m}x{n}x{k} c={c} {layout} {attrs}")
+        a = new(rng, (k, m) if ta else (m, k), dtype, layout)
+        b = new(rng, (n, k) if tb else (k, n), dtype, layout)
+        yield Case((a, b, None if c is None else new(rng, c, dtype, layout)), attrs,
+                   f"{m}x{n}x{k} c={c} {layout} {attrs}")
     nan = np.full((9, 9), np.nan).astype(dtype)
     yield Case((new(rng, (9, 9), dtype), new(rng, (9, 9), dtype), nan), {"beta": 0.0}, "beta 0 does not read c")
     yield Case((nan, nan, new(rng, (9, 9), dtype)), {"alpha": 0.0}, "alpha 0 does not read a, b")
@@ -300,11 +311,13 @@ def _gemm_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
 def _linear_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
     new = sampling.normal
     for i, (m, n, k) in enumerate(_shapes(rng)):
-        layout = sampling.any_layout(rng)
-        yield Case((new(rng, (m, k), dtype, layout), new(rng, (n, k), dtype, layout), new(rng, (n,), dtype, layout) if i % 4 else None),
-                   {"activation": ACTIVATIONS[i % len(ACTIVATIONS)]}, f"{m}x{n}x{k} {layout} {ACTIVATIONS[i % len(ACTIVATIONS)]}")
+        layout, activation = sampling.any_layout(rng), ACTIVATIONS[i % len(ACTIVATIONS)]
+        x, w = new(rng, (m, k), dtype, layout), new(rng, (n, k), dtype, layout)
+        yield Case((x, w, new(rng, (n,), dtype, layout) if i % 4 else None), {"activation": activation},
+                   f"{m}x{n}x{k} {layout} {activation}")
     for activation in ACTIVATIONS:
-        yield Case((new(rng, (2, 3, 33), dtype), new(rng, (50, 33), dtype), new(rng, (50,), dtype)), {"activation": activation}, f"3-D {activation}")
+        yield Case((new(rng, (2, 3, 33), dtype), new(rng, (50, 33), dtype), new(rng, (50,), dtype)),
+                   {"activation": activation}, f"3-D {activation}")
     yield Case((new(rng, (33,), dtype), new(rng, (5, 33), dtype), None), {}, "1-D x")
 
 
@@ -312,7 +325,8 @@ def _linear_backward_cases(rng: np.random.Generator, dtype: str) -> Iterator[Cas
     new = sampling.normal
     for m, n, k in _shapes(rng):
         layout = sampling.any_layout(rng)
-        yield Case((new(rng, (m, n), dtype, layout), new(rng, (m, k), dtype, layout), new(rng, (n, k), dtype, layout)), label=f"{m}x{n}x{k} {layout}")
+        yield Case((new(rng, (m, n), dtype, layout), new(rng, (m, k), dtype, layout), new(rng, (n, k), dtype, layout)),
+                   label=f"{m}x{n}x{k} {layout}")
     yield Case((new(rng, (2, 3, 5), dtype), new(rng, (2, 3, 7), dtype), new(rng, (5, 7), dtype)), label="3-D")
 
 
@@ -330,19 +344,24 @@ def _flops(call: Call) -> float:
 
 
 def _nbytes(call: Call) -> float:
-    return float(sum(x.nbytes for x in call.inputs if x is not None) + sum(np.prod(s) * d.itemsize for s, d in call.outputs))
+    return float(sum(x.nbytes for x in call.inputs if x is not None)
+                 + sum(np.prod(s) * d.itemsize for s, d in call.outputs))
 
 
 SPECS = [
     Spec("matmul", "gemm", "a @ b, with NumPy's batches and broadcasting", ("a", "b"), _prepare_matmul,
          lambda call: (_product(*_wide(*call.inputs)),), _matmul_bound, _flops, _nbytes, _matmul_cases,
          _bench(lambda new, m, n, k: ((new(m, k), new(k, n)), {})), _matmul_gradient, FLOATS + HALVES),
-    Spec("gemm", "gemm", "alpha · op(a) @ op(b) + beta · c", ("a", "b", "c"), _prepare_gemm, _gemm_oracle, _gemm_bound, _flops, _nbytes,
-         _gemm_cases, _bench(lambda new, m, n, k: ((new(m, k), new(n, k), new(m, n)), {"alpha": 0.5, "beta": 2.0, "trans_b": True})),
+    Spec("gemm", "gemm", "alpha · op(a) @ op(b) + beta · c", ("a", "b", "c"), _prepare_gemm,
+         _gemm_oracle, _gemm_bound, _flops, _nbytes, _gemm_cases,
+         _bench(lambda new, m, n, k: ((new(m, k), new(n, k), new(m, n)), {"alpha": 0.5, "beta": 2.0, "trans_b": True})),
          _gemm_gradient, may_alias=(2,)),
-    Spec("linear", "gemm", "activation(x @ w.T + bias)", ("x", "w", "bias"), _prepare_linear, _linear_oracle, _linear_bound, _flops, _nbytes,
-         _linear_cases, _bench(lambda new, m, n, k: ((new(m, k), new(n, k), new(n)), {"activation": "relu"})), _linear_gradient, FLOATS + HALVES),
-    Spec("linear_backward", "gemm", "dx = dy @ w, dw = dy.T @ x, dbias = dy.sum(0)", ("dy", "x", "w"), _prepare_linear_backward,
-         _linear_backward_oracle, _linear_backward_bound, lambda call: 4.0 * call.inputs[0].size * call.inputs[1].shape[1], _nbytes,
-         _linear_backward_cases, _bench(lambda new, m, n, k: ((new(m, n), new(m, k), new(n, k)), {}))),
+    Spec("linear", "gemm", "activation(x @ w.T + bias)", ("x", "w", "bias"), _prepare_linear,
+         _linear_oracle, _linear_bound, _flops, _nbytes, _linear_cases,
+         _bench(lambda new, m, n, k: ((new(m, k), new(n, k), new(n)), {"activation": "relu"})),
+         _linear_gradient, FLOATS + HALVES),
+    Spec("linear_backward", "gemm", "dx = dy @ w, dw = dy.T @ x, dbias = dy.sum(0)", ("dy", "x", "w"),
+         _prepare_linear_backward, _linear_backward_oracle, _linear_backward_bound,
+         lambda call: 4.0 * call.inputs[0].size * call.inputs[1].shape[1], _nbytes, _linear_backward_cases,
+         _bench(lambda new, m, n, k: ((new(m, n), new(m, k), new(n, k)), {}))),
 ]

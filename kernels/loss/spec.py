@@ -35,11 +35,13 @@ def _prepare(op: str, inputs: tuple, attrs: dict) -> Call:
     if not 0 <= smoothing <= 1:
         raise ArgumentError(f"{op}: label_smoothing must lie between 0 and 1, not {smoothing}")
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise ShapeError(f"{op}: logits {logits.shape} must be (rows, classes) and labels {labels.shape} one number a row")
+        raise ShapeError(f"{op}: logits {logits.shape} must be (rows, classes) "
+                         f"and labels {labels.shape} one number a row")
     wrong = (labels != ignore) & ((labels < 0) | (labels >= logits.shape[1]))
     if wrong.any():
         at = int(np.argmax(wrong))
-        raise ArgumentError(f"{op}: labels[{at}] is {int(labels[at])}; labels run from 0 to {logits.shape[1] - 1}, or are {ignore} to be ignored")
+        raise ArgumentError(f"{op}: labels[{at}] is {int(labels[at])}; labels run from 0 to {logits.shape[1] - 1}, "
+                            f"or are {ignore} to be ignored")
     loss_shape = labels.shape if full["reduction"] == "none" else ()
     if len(floats) == 2 and xs[0].shape != loss_shape:
         raise ShapeError(f"{op}: dloss {xs[0].shape} must have the shape {loss_shape} of the loss")
@@ -54,14 +56,17 @@ def losses(logits: np.ndarray, labels: np.ndarray, smoothing: float, ignore: int
     """Each row's loss, and which rows count."""
     logp = log_softmax(logits)
     counts = labels != ignore
-    picked = logp[np.arange(len(labels)), np.where(counts, labels, 0)] if logits.size else np.zeros(len(labels), logits.dtype)
+    picked = np.zeros(len(labels), logits.dtype)
+    if logits.size:
+        picked = logp[np.arange(len(labels)), np.where(counts, labels, 0)]
     loss = -(1 - smoothing) * picked
     if smoothing:
         loss = loss - smoothing * logp.mean(-1)
     return np.where(counts, loss, 0), counts
 
 
-def cross_entropy(logits: np.ndarray, labels: np.ndarray, reduction: str, ignore_index: int, label_smoothing: float) -> np.ndarray:
+def cross_entropy(logits: np.ndarray, labels: np.ndarray, reduction: str, ignore_index: int,
+                  label_smoothing: float) -> np.ndarray:
     """The definition."""
     loss, counts = losses(logits, labels, label_smoothing, ignore_index)
     if reduction == "none":
@@ -98,7 +103,7 @@ def _backward_oracle(call: Call) -> tuple:
 
 
 def _bound(call: Call, expected: tuple) -> tuple:
-    """The bound of log_softmax for the picked value and, with smoothing, for the mean of a row; then a sum of rows terms."""
+    """The bound of log_softmax for the picked value and, with smoothing, a row's mean; then a sum of rows terms."""
     logits, labels = _wide(call)
     n = logits.shape[1]
     with np.errstate(all="ignore"):
@@ -127,7 +132,8 @@ def _backward_bound(call: Call, expected: tuple) -> tuple:
         if call.attrs["reduction"] == "mean":
             scale = scale / max((labels != call.attrs["ignore_index"]).sum(), 1)
         error = eps(call.dtype) * ((np.nan_to_num(top) + n / 2 + 12) * p * scale + 2 * scale * (p + 1) * (p > 0.25)
-                                   + 2 * call.attrs["label_smoothing"] * scale) + 4 * eps(call.dtype) * np.abs(expected[0])
+                                   + 2 * call.attrs["label_smoothing"] * scale)
+        error = error + 4 * eps(call.dtype) * np.abs(expected[0])
     return (np.nan_to_num(np.asarray(error, np.float64), nan=0.0, posinf=0.0) + 8 * tiny(call.dtype),)
 
 
@@ -140,13 +146,15 @@ def _cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
         labels = rng.integers(0, classes, count)
         if i % 4 == 3:
             labels[:: 2] = -100
-        yield Case((sampling.normal(rng, (count, classes), dtype, layout, 4.0), sampling.laid_out(labels, layout)), attrs,
-                   f"{count}x{classes} {layout} {attrs}")
+        logits = sampling.normal(rng, (count, classes), dtype, layout, 4.0)
+        yield Case((logits, sampling.laid_out(labels, layout)), attrs, f"{count}x{classes} {layout} {attrs}")
     for reduction in REDUCTIONS:
-        yield Case((sampling.normal(rng, (6, 4), dtype), np.full(6, 2)), {"reduction": reduction, "ignore_index": 2}, f"all ignored {reduction}")
-        yield Case((sampling.normal(rng, (0, 4), dtype), np.zeros(0, np.int64)), {"reduction": reduction}, f"no rows {reduction}")
-        yield Case((sampling.normal(rng, (300, 10), dtype, scale=30.0), rng.integers(0, 10, 300).astype(np.int32)), {"reduction": reduction},
-                   f"wide range {reduction}")
+        yield Case((sampling.normal(rng, (6, 4), dtype), np.full(6, 2)), {"reduction": reduction, "ignore_index": 2},
+                   f"all ignored {reduction}")
+        yield Case((sampling.normal(rng, (0, 4), dtype), np.zeros(0, np.int64)), {"reduction": reduction},
+                   f"no rows {reduction}")
+        yield Case((sampling.normal(rng, (300, 10), dtype, scale=30.0), rng.integers(0, 10, 300).astype(np.int32)),
+                   {"reduction": reduction}, f"wide range {reduction}")
     far = sampling.normal(rng, (4, 9), dtype)
     far[1, 3], far[2, 2] = -np.inf, np.nan
     yield Case((far, np.array([1, 2, 3, 4])), {"reduction": "none"}, "NaN and infinity")
@@ -174,9 +182,11 @@ def _gradient(run: Any, inputs: tuple, outputs: tuple, grads: tuple, attrs: dict
 
 SPECS = [
     Spec("cross_entropy", "loss", "-log softmax(logits)[label], reduced over the rows", ("logits", "labels"),
-         lambda inputs, attrs: _prepare("cross_entropy", inputs, attrs), _oracle, _bound, lambda call: 24.0 * call.inputs[0].size,
-         lambda call: float(call.inputs[0].nbytes + call.inputs[1].nbytes), _cases, _bench(False), _gradient),
+         lambda inputs, attrs: _prepare("cross_entropy", inputs, attrs), _oracle, _bound,
+         lambda call: 24.0 * call.inputs[0].size, lambda call: float(call.inputs[0].nbytes + call.inputs[1].nbytes),
+         _cases, _bench(False), _gradient),
     Spec("cross_entropy_backward", "loss", "softmax(logits) - onehot(labels), scaled", ("dloss", "logits", "labels"),
          lambda inputs, attrs: _prepare("cross_entropy_backward", inputs, attrs), _backward_oracle, _backward_bound,
-         lambda call: 26.0 * call.inputs[1].size, lambda call: float(2 * call.inputs[1].nbytes + call.inputs[2].nbytes), _backward_cases, _bench(True)),
+         lambda call: 26.0 * call.inputs[1].size, lambda call: float(2 * call.inputs[1].nbytes + call.inputs[2].nbytes),
+         _backward_cases, _bench(True)),
 ]

@@ -1,8 +1,10 @@
 """What layer_norm and rms_norm are, over the last axis of length n.
 
 layer_norm: r = 1 / sqrt(mean((x - mean x)²) + eps), y = (x - mean x)·r·weight + bias (Ba 2016);
-rms_norm:   r = 1 / sqrt(mean(x²) + eps), y = x·r·weight (Zhang 2019). With x̂ = (x - mean x)·r (or x·r) and g = dy·weight:
-dx = r·(g - mean(g) - x̂·mean(g·x̂)), without mean(g) for rms_norm; dweight = sum over rows of dy·x̂; dbias = sum over rows of dy.
+rms_norm:   r = 1 / sqrt(mean(x²) + eps), y = x·r·weight (Zhang 2019).
+
+With x̂ = (x - mean x)·r (or x·r) and g = dy·weight: dx = r·(g - mean(g) - x̂·mean(g·x̂)), without mean(g) for rms_norm;
+dweight = sum over rows of dy·x̂; dbias = sum over rows of dy.
 """
 from __future__ import annotations
 
@@ -55,7 +57,8 @@ def normalized(x: np.ndarray, epsilon: float, centre: bool) -> tuple[np.ndarray,
     return x * r, r
 
 
-def forward(x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, epsilon: float, centre: bool) -> np.ndarray:
+def forward(x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, epsilon: float,
+            centre: bool) -> np.ndarray:
     """The definition."""
     y, _ = normalized(x, epsilon, centre)
     if weight is not None:
@@ -63,7 +66,8 @@ def forward(x: np.ndarray, weight: np.ndarray | None, bias: np.ndarray | None, e
     return y if bias is None else y + bias
 
 
-def backward(epsilon: float, centre: bool, dy: np.ndarray, x: np.ndarray, weight: np.ndarray | None) -> tuple[np.ndarray, ...]:
+def backward(epsilon: float, centre: bool, dy: np.ndarray, x: np.ndarray,
+             weight: np.ndarray | None) -> tuple[np.ndarray, ...]:
     """dx, dweight and, for layer_norm, dbias."""
     y, r = normalized(x, epsilon, centre)
     g = dy if weight is None else dy * weight
@@ -98,8 +102,8 @@ def _clean(bound: np.ndarray) -> np.ndarray:
 def _condition(x: np.ndarray, r: np.ndarray, dtype: np.dtype, centre: bool) -> np.ndarray:
     """Absolute error of x̂ apart from its own relative roundings.
 
-    The mean of n terms errs by at most n·u·mean|x| and its rounding by u·|mean|; both shift x - mean, and r scales the shift.
-    The shift enters the variance squared, and so does no more harm there than it does here.
+    The mean of n terms errs by at most n·u·mean|x| and its rounding by u·|mean|; both shift x - mean, and r scales the
+    shift. The shift enters the variance squared, and so does no more harm there than it does here.
     """
     if not centre or x.shape[-1] == 0:
         return np.zeros_like(r)
@@ -115,8 +119,11 @@ def _forward_bound(op: str) -> Callable[[Call, tuple], tuple]:
         with np.errstate(all="ignore"):
             y, r = normalized(x, call.attrs["eps"], centre)
             shift = _condition(x, r, call.dtype, centre)
-            error = (n / 4 + 6) * eps(call.dtype) * np.abs(y) + shift * (1 + np.abs(y))  # r: half of the n·u of the sum of squares
-            error = error * (1 if weight is None else np.abs(weight)) + eps(call.dtype) * np.abs(expected[0]) + tiny(call.dtype)
+            # r: half of the n·u of the sum of squares
+            error = (n / 4 + 6) * eps(call.dtype) * np.abs(y) + shift * (1 + np.abs(y))
+            if weight is not None:
+                error = error * np.abs(weight)
+            error = error + eps(call.dtype) * np.abs(expected[0]) + tiny(call.dtype)
             if bias is not None:
                 error = error + eps(call.dtype) * np.abs(bias)
         return (_clean(error),)
@@ -173,7 +180,8 @@ def _cases(op: str, names: tuple[str, ...]) -> Callable[[np.random.Generator, st
 def _bench(names: tuple[str, ...]) -> Callable[[np.random.Generator, str, str], Iterator[Case]]:
     def bench(rng: np.random.Generator, dtype: str, size: str) -> Iterator[Case]:
         shape = {"small": (32, 32), "medium": (256, 1024), "large": (2048, 2048)}[size]
-        yield Case(tuple(sampling.normal(rng, shape if name in ("dy", "x") else shape[-1:], dtype) for name in names), {}, f"{shape[0]}x{shape[1]}")
+        inputs = tuple(sampling.normal(rng, shape if name in ("dy", "x") else shape[-1:], dtype) for name in names)
+        yield Case(inputs, {}, f"{shape[0]}x{shape[1]}")
     return bench
 
 
@@ -185,9 +193,10 @@ def _gradient(op: str) -> Callable[..., tuple]:
 
 
 def _spec(op: str, summary: str, names: tuple[str, ...], bound: Any, flops: int) -> Spec:
-    return Spec(op, "norm", summary, names, _prepare(op, names), _oracle(op), bound(op), lambda call: float(flops * call.inputs[0].size),
-                lambda call: float((3 if names[0] == "dy" else 2) * call.inputs[0].nbytes), _cases(op, names), _bench(names),
-                None if op.endswith("_backward") else _gradient(op))
+    return Spec(op, "norm", summary, names, _prepare(op, names), _oracle(op), bound(op),
+                lambda call: float(flops * call.inputs[0].size),
+                lambda call: float((3 if names[0] == "dy" else 2) * call.inputs[0].nbytes),
+                _cases(op, names), _bench(names), None if op.endswith("_backward") else _gradient(op))
 
 
 SPECS = [

@@ -30,5 +30,6 @@ def _clip(call: Call, outs: tuple) -> float:
     return norm
 
 
-KERNELS = [Kernel(op, "numpy", _clip if op == "clip_grad_norm" else _run, describe=lambda call: "NumPy, in a wider type")
+KERNELS = [Kernel(op, "numpy", _clip if op == "clip_grad_norm" else _run,
+                  describe=lambda call: "NumPy, in a wider type")
            for op in ("sgd_step", "adam_step", "adamw_step", "clip_grad_norm")]

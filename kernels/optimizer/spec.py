@@ -1,9 +1,9 @@
 """What the optimizer steps are: PyTorch's formulas, over lists of arrays, in place.
 
-    sgd_step    g += wd·p;  b = momentum·b + g;  p -= lr·(g + momentum·b if nesterov else b)         (b starts as zeros)
+    sgd_step    g += wd·p;  b = momentum·b + g;  p -= lr·(g + momentum·b if nesterov else b)     (b starts as zeros)
     adam_step   g += wd·p;  m += (1 - beta1)·(g - m);  v = beta2·v + (1 - beta2)·g²;
-                p -= lr / (1 - beta1^step) · m / (sqrt(v) / sqrt(1 - beta2^step) + eps)              (Kingma and Ba 2015)
-    adamw_step  p *= 1 - lr·wd first, and g without wd                                              (Loshchilov and Hutter 2019)
+                p -= lr / (1 - beta1^step) · m / (sqrt(v) / sqrt(1 - beta2^step) + eps)          (Kingma and Ba 2015)
+    adamw_step  p *= 1 - lr·wd first, and g without wd                                    (Loshchilov and Hutter 2019)
     clip_grad_norm   n = sqrt of the sum of all squares;  g *= min(1, max_norm / (n + 1e-6));  n is returned
 """
 from __future__ import annotations
@@ -63,7 +63,8 @@ def _prepare(op: str) -> Callable[[tuple, dict], Call]:
     names, mutates = INPUTS[op], MUTATES[op]
 
     def prepare(inputs: tuple, attrs: dict) -> Call:
-        lists: tuple[Any, ...] = tuple(None if v is None else _list(op, n, v, i in mutates) for i, (n, v) in enumerate(zip(names, inputs, strict=True)))
+        lists: tuple[Any, ...] = tuple(None if v is None else _list(op, n, v, i in mutates)
+                                       for i, (n, v) in enumerate(zip(names, inputs, strict=True)))
         full = _numbers(op, attrs)
         if op == "sgd_step" and full["momentum"] and lists[2] is None:
             raise ArgumentError("sgd_step: momentum needs momentum_buffers, arrays of zeros like params at first")
@@ -74,7 +75,8 @@ def _prepare(op: str) -> Callable[[tuple, dict], Call]:
         for i, group in enumerate(zip(*(v for _, v in present), strict=True)):
             for (name, _), x in zip(present, group, strict=True):
                 if x.shape != group[0].shape or x.dtype != lists[0][0].dtype:
-                    raise ShapeError(f"{op}: {name}[{i}] is {x.dtype} {x.shape}, {names[0]}[{i}] is {group[0].dtype} {group[0].shape}; "
+                    raise ShapeError(f"{op}: {name}[{i}] is {x.dtype} {x.shape}, "
+                                     f"{names[0]}[{i}] is {group[0].dtype} {group[0].shape}; "
                                      "all must be of one dtype and agree in shape")
             for j in mutates:
                 if j < len(group) and any(k != j and arrays.overlaps(group[j], x) for k, x in enumerate(group)):
@@ -94,8 +96,8 @@ def sgd(p: Any, g: Any, b: Any, *, lr: float, momentum: float, nesterov: bool, w
     return p - lr * (g + momentum * b if nesterov else b), b
 
 
-def adam(p: Any, g: Any, m: Any, v: Any, *, step: int, lr: float, beta1: float, beta2: float, eps: float, weight_decay: float,
-         decoupled: bool) -> tuple:
+def adam(p: Any, g: Any, m: Any, v: Any, *, step: int, lr: float, beta1: float, beta2: float, eps: float,
+         weight_decay: float, decoupled: bool) -> tuple:
     """New p, m and v of one parameter."""
     if decoupled:
         p = p * (1 - lr * weight_decay)
@@ -153,7 +155,7 @@ def _sgd_bound(call: Call, expected: tuple) -> tuple:
 
 
 def _adam_bound(call: Call, expected: tuple) -> tuple:
-    """Each rounding of the formula once, with the magnitudes of its terms, and first order through the quotient and the root."""
+    """Each rounding of the formula once, with its terms' magnitudes; first order through the quotient and the root."""
     u, a, floor = eps(call.dtype), call.attrs, tiny(call.dtype)
     decoupled = call.op == "adamw_step"
     c1, c2 = 1 - a["beta1"] ** a["step"], np.sqrt(1 - a["beta2"] ** a["step"])
@@ -184,7 +186,8 @@ def _clip_bound(call: Call, expected: tuple) -> tuple:
 
 # ---- samples
 
-def _parameters(op: str, rng: np.random.Generator, dtype: str, shapes: list[tuple[int, ...]], layout: str = "c") -> list[Any]:
+def _parameters(op: str, rng: np.random.Generator, dtype: str, shapes: list[tuple[int, ...]],
+                layout: str = "c") -> list[Any]:
     lists = []
     for name in INPUTS[op]:
         new = [sampling.normal(rng, shape, dtype, "c") for shape in shapes]
@@ -199,9 +202,11 @@ SHAPES: list[list[tuple[int, ...]]] = [
 
 def _cases(op: str) -> Callable[[np.random.Generator, str], Iterator[Case]]:
     choices: list[dict] = {
-        "sgd_step": [{"lr": 0.1}, {"lr": 0.01, "momentum": 0.9}, {"lr": 0.01, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}],
+        "sgd_step": [{"lr": 0.1}, {"lr": 0.01, "momentum": 0.9},
+                     {"lr": 0.01, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}],
         "clip_grad_norm": [{"max_norm": 1.0}, {"max_norm": 1e6}, {"max_norm": 0.0}],
-    }.get(op, [{"step": 1}, {"step": 3, "lr": 0.1, "weight_decay": 0.1}, {"step": 1000, "betas": (0.5, 0.9), "eps": 1e-3}])
+    }.get(op, [{"step": 1}, {"step": 3, "lr": 0.1, "weight_decay": 0.1},
+               {"step": 1000, "betas": (0.5, 0.9), "eps": 1e-3}])
 
     def cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
         for attrs in choices:
@@ -210,7 +215,8 @@ def _cases(op: str) -> Callable[[np.random.Generator, str], Iterator[Case]]:
             for layout in sampling.LAYOUTS:
                 yield Case(tuple(_parameters(op, rng, dtype, [(9, 17), (33,)], layout)), attrs, f"{layout} {attrs}")
         if op == "sgd_step":
-            yield Case((*_parameters(op, rng, dtype, [(33,), (4, 5)])[:2], None), {"lr": 0.1, "weight_decay": 0.1}, "no buffers")
+            params, grads, _ = _parameters(op, rng, dtype, [(33,), (4, 5)])
+            yield Case((params, grads, None), {"lr": 0.1, "weight_decay": 0.1}, "no buffers")
     return cases
 
 
@@ -218,7 +224,8 @@ def _bench(op: str) -> Callable[[np.random.Generator, str, str], Iterator[Case]]
     def bench(rng: np.random.Generator, dtype: str, size: str) -> Iterator[Case]:
         sizes = {"small": (64, 64, 10), "medium": (784, 256, 10), "large": (1024, 1024, 1024)}[size]
         shapes: list[tuple[int, ...]] = [s for i, o in zip(sizes, sizes[1:], strict=False) for s in ((o, i), (o,))]
-        attrs = {"sgd_step": {"lr": 1e-6, "momentum": 0.9}, "clip_grad_norm": {"max_norm": 1e9}}.get(op, {"step": 10, "lr": 1e-6})
+        table = {"sgd_step": {"lr": 1e-6, "momentum": 0.9}, "clip_grad_norm": {"max_norm": 1e9}}
+        attrs = table.get(op, {"step": 10, "lr": 1e-6})
         yield Case(tuple(_parameters(op, rng, dtype, shapes)), attrs, "-".join(map(str, sizes)))
     return bench
 
@@ -229,8 +236,10 @@ def _size(call: Call) -> int:
 
 def _spec(op: str, summary: str, bound: Any, flops: int, oracle: Any = _oracle) -> Spec:
     traffic = len(INPUTS[op]) + len(MUTATES[op])
-    return Spec(op, "optimizer", summary, INPUTS[op], _prepare(op), oracle, bound, lambda call: float(flops * _size(call)),
-                lambda call: float(traffic * _size(call) * call.dtype.itemsize), _cases(op), _bench(op), mutates=MUTATES[op])
+    return Spec(op, "optimizer", summary, INPUTS[op], _prepare(op), oracle, bound,
+                lambda call: float(flops * _size(call)),
+                lambda call: float(traffic * _size(call) * call.dtype.itemsize),
+                _cases(op), _bench(op), mutates=MUTATES[op])
 
 
 SPECS = [

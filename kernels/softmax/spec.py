@@ -1,7 +1,7 @@
 """What softmax and log_softmax are.
 
-softmax(x) = exp(x - max) / sum exp(x - max); log_softmax(x) = x - max - log sum exp(x - max), along one axis. Kernels see that
-axis moved last. A row that holds +infinity or NaN, or nothing but -infinity, becomes NaN, as in PyTorch.
+softmax(x) = exp(x - max) / sum exp(x - max); log_softmax(x) = x - max - log sum exp(x - max), along one axis. Kernels
+see that axis moved last. A row that holds +infinity or NaN, or nothing but -infinity, becomes NaN, as in PyTorch.
 """
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def _prepare(op: str, names: tuple[str, ...]) -> Callable[[tuple, dict], Call]:
         if xs[0].shape != xs[-1].shape:
             raise ShapeError(f"{op}: {names[0]} {xs[0].shape} and {names[-1]} {xs[-1].shape} must have one shape")
         axis = arrays.normal_axis(attrs.get("axis", -1), xs[0].ndim, op)
-        return Call(op, tuple(np.moveaxis(x, axis, -1) for x in xs), {}, ((xs[0].shape, xs[0].dtype),), (_axis_last(axis),), copies)
+        return Call(op, tuple(np.moveaxis(x, axis, -1) for x in xs), {}, ((xs[0].shape, xs[0].dtype),),
+                    (_axis_last(axis),), copies)
     return prepare
 
 
@@ -65,20 +66,22 @@ def _clean(bound: np.ndarray) -> np.ndarray:
 
 
 def _softmax_bound(call: Call, expected: tuple) -> tuple:
-    """x - max rounds once: relative error |x - max|·u of the exponential; exp 4 ULP; the sum n·u of positive terms; the quotient."""
+    """Relative errors: |x - max|·u, as x - max rounds once; exp 4 ULP; the sum n·u of positive terms; the quotient."""
+    x = call.inputs[0].astype(np.float64)
     with np.errstate(all="ignore"):
-        relative = (np.abs(_shifted(call.inputs[0].astype(np.float64))) + call.inputs[0].shape[-1] / 2 + 8) * eps(call.dtype)
+        relative = (np.abs(_shifted(x)) + x.shape[-1] / 2 + 8) * eps(call.dtype)
         return (_clean(relative * np.abs(expected[0]) + 4 * ulp(expected[0], call.dtype)),)
 
 
 def _log_softmax_bound(call: Call, expected: tuple) -> tuple:
-    """Roundings of x - max and of the last difference, and the relative error of the sum, which the logarithm makes absolute."""
+    """Roundings of x - max and of the last difference; the sum's relative error, made absolute by the logarithm."""
     x = call.inputs[0].astype(np.float64)
     n = x.shape[-1]
     with np.errstate(all="ignore"):
         s = _shifted(x)
         weights = np.exp(s) / np.exp(s).sum(-1, keepdims=True)
-        inner = np.where(weights > 0, weights * np.abs(s), 0).sum(-1, keepdims=True)  # what the rounded x - max do to the sum
+        # what the rounded x - max do to the sum
+        inner = np.where(weights > 0, weights * np.abs(s), 0).sum(-1, keepdims=True)
         bound = eps(call.dtype) * (np.abs(s) + np.abs(expected[0]) + inner + n / 2 + 8 + 2 * np.log(max(n, 1)))
     return (_clean(bound),)
 
@@ -102,7 +105,8 @@ def _log_softmax_backward_oracle(call: Call) -> tuple:
 def _log_softmax_backward_bound(call: Call, expected: tuple) -> tuple:
     dy, y = (v.astype(np.float64) for v in call.inputs)
     n = dy.shape[-1]
-    return (eps(call.dtype) * (np.abs(dy) + (n + 8) * np.exp(y) * np.abs(dy).sum(-1, keepdims=True)) + (n + 4) * tiny(call.dtype),)
+    magnitude = np.abs(dy) + (n + 8) * np.exp(y) * np.abs(dy).sum(-1, keepdims=True)
+    return (eps(call.dtype) * magnitude + (n + 4) * tiny(call.dtype),)
 
 
 # ---- samples
@@ -135,13 +139,17 @@ def _cases(op: str) -> Callable[[np.random.Generator, str], Iterator[Case]]:
             x = sampling.normal(rng, shape, dtype, layout, 3.0)
             yield Case(make(rng, x, -1, layout), {}, f"{shape} {layout}")
         for shape, axis in (((9, 5), 0), ((3, 17, 4), 1), ((3, 17, 4), -3), ((33, 65), 0), ((1, 6), 0)):
-            yield Case(make(rng, sampling.normal(rng, shape, dtype, scale=5.0), axis, "c"), {"axis": axis}, f"{shape} axis {axis}")
-        yield Case(make(rng, np.broadcast_to(sampling.normal(rng, (1, 33), dtype), (4, 33)), -1, "c"), {}, "zero strides")
+            x = sampling.normal(rng, shape, dtype, scale=5.0)
+            yield Case(make(rng, x, axis, "c"), {"axis": axis}, f"{shape} axis {axis}")
+        x = np.broadcast_to(sampling.normal(rng, (1, 33), dtype), (4, 33))
+        yield Case(make(rng, x, -1, "c"), {}, "zero strides")
         if not backward:
             yield Case((sampling.normal(rng, (4, 50), dtype, scale=80.0),), {}, "wide range")
-            yield Case((sampling.normal(rng, (4, 50), dtype) + sampling.to_dtype(np.array(1e4), dtype),), {}, "large offset")
+            offset = sampling.to_dtype(np.array(1e4), dtype)
+            yield Case((sampling.normal(rng, (4, 50), dtype) + offset,), {}, "large offset")
             special = sampling.normal(rng, (6, 37), dtype)
-            special[0, 3], special[1, 5], special[2, 7], special[3, :], special[4, :20] = np.nan, np.inf, -np.inf, -np.inf, -np.inf
+            special[0, 3], special[1, 5] = np.nan, np.inf
+            special[2, 7] = special[3, :] = special[4, :20] = -np.inf
             yield Case((special,), {}, "NaN and infinity")
     return cases
 
@@ -161,14 +169,16 @@ def _gradient(op: str) -> Callable[..., tuple]:
 
 def _spec(op: str, summary: str, oracle: Any, bound: Any, flops: int) -> Spec:
     names = ("dy", "y") if op.endswith("_backward") else ("x",)
-    return Spec(op, "softmax", summary, names, _prepare(op, names), oracle, bound, lambda call: float(flops * call.inputs[0].size),
-                lambda call: float((len(names) + 1) * call.inputs[0].nbytes), _cases(op), _bench(len(names)),
-                None if op.endswith("_backward") else _gradient(op))
+    return Spec(op, "softmax", summary, names, _prepare(op, names), oracle, bound,
+                lambda call: float(flops * call.inputs[0].size),
+                lambda call: float((len(names) + 1) * call.inputs[0].nbytes),
+                _cases(op), _bench(len(names)), None if op.endswith("_backward") else _gradient(op))
 
 
 SPECS = [
     _spec("softmax", "exp(x) / sum exp(x) along an axis", _oracle(softmax), _softmax_bound, 24),
     _spec("log_softmax", "x - log sum exp(x) along an axis", _oracle(log_softmax), _log_softmax_bound, 24),
     _spec("softmax_backward", "y · (dy - sum(dy · y))", _softmax_backward_oracle, _softmax_backward_bound, 4),
-    _spec("log_softmax_backward", "dy - exp(y) · sum(dy)", _log_softmax_backward_oracle, _log_softmax_backward_bound, 23),
+    _spec("log_softmax_backward", "dy - exp(y) · sum(dy)",
+          _log_softmax_backward_oracle, _log_softmax_backward_bound, 23),
 ]

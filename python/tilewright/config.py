@@ -9,9 +9,9 @@ from .core import capability, dispatch, registry
 
 
 def warmup(backend: str = "numba", dtypes: tuple[str, ...] = ("float32",)) -> int:
-    """Run every operation of a backend once, so that Numba compiles now (into its cache on disk) and not at the first call.
+    """Run every operation of a backend once, so that Numba compiles now, not at the first call.
 
-    Returns the number of kernels that ran.
+    What it compiles stays in its cache on disk. Returns the number of kernels that ran.
 
     >>> import tilewright as tw
     >>> tw.warmup("numpy") > 30
@@ -31,9 +31,10 @@ def warmup(backend: str = "numba", dtypes: tuple[str, ...] = ("float32",)) -> in
 
 
 def show_config() -> None:
-    """Print the version, the instruction set, the threads and the backends, with the reason for each that is missing."""
+    """Print the version, the instruction set, the threads and the backends, and the reason for each backend missing."""
     from . import __version__
     from .core import native, threads
-    print(f"tilewright {__version__}, NumPy {np.__version__}, C kernels for {native.isa()}, {threads.get_num_threads()} threads")
+    print(f"tilewright {__version__}, NumPy {np.__version__}, C kernels for {native.isa()}, "
+          f"{threads.get_num_threads()} threads")
     for name, reason in capability.reasons().items():
         print(f"  {name:6s} {reason or 'available'}")

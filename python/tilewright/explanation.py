@@ -13,7 +13,7 @@ from .core.registry import Call, Kernel
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What a call would do; `print` it. `kernel` is the row chosen, `rejected` pairs every other row with its reason."""
+    """What a call would do; `print` it. `kernel` is the row chosen; `rejected` holds the others with their reasons."""
 
     op: str
     shapes: str

@@ -1,9 +1,10 @@
 """The public calls: one function an operation, the same on every backend.
 
-Every function takes `backend=None`: a name ("c", "numba", "numpy"), a step of a ladder ("c:naive"), or None for the backend of
-`use_backend`, else the best that can run the call here. Functions that return one array take `out=None`. Arrays may have any
-strides and may be empty; float32 and float64 are computed as they are, mixtures are promoted as NumPy does. Raised before
-anything is written: ShapeError, DTypeError, ArgumentError, AliasError, BackendUnavailable (all of `tilewright.errors`).
+Every function takes `backend=None`: a name ("c", "numba", "numpy"), a step of a ladder ("c:naive"), or None for the
+backend of `use_backend`, else the best that can run the call here. Functions that return one array take `out=None`.
+Arrays may have any strides and may be empty; float32 and float64 are computed as they are, mixtures are promoted as
+NumPy does. Raised before anything is written: ShapeError, DTypeError, ArgumentError, AliasError, BackendUnavailable
+(all of `tilewright.errors`).
 
 The body of each is the same: the door to C where the arguments are plain, else the long way through the table.
 """
@@ -41,9 +42,9 @@ def matmul(a: Any, b: Any, *, out: Any = None, backend: str | None = None) -> An
     return call("matmul", (a, b), {}, out, backend)
 
 
-def gemm(a: Any, b: Any, c: Any = None, *, alpha: float = 1.0, beta: float = 1.0, trans_a: bool = False, trans_b: bool = False,
-         out: Any = None, backend: str | None = None) -> Any:
-    """ONNX's Gemm: alpha · op(a) @ op(b) + beta · c, where op transposes if asked and c broadcasts to the result (M, N).
+def gemm(a: Any, b: Any, c: Any = None, *, alpha: float = 1.0, beta: float = 1.0, trans_a: bool = False,
+         trans_b: bool = False, out: Any = None, backend: str | None = None) -> Any:
+    """ONNX's Gemm: alpha · op(a) @ op(b) + beta · c; op transposes if asked, c broadcasts to the result (M, N).
 
     With beta == 0, c is not read; with alpha == 0, a and b are not. `out` may be c itself.
 
@@ -58,22 +59,26 @@ def gemm(a: Any, b: Any, c: Any = None, *, alpha: float = 1.0, beta: float = 1.0
     return call("gemm", (a, b, c), {"alpha": alpha, "beta": beta, "trans_a": trans_a, "trans_b": trans_b}, out, backend)
 
 
-def linear(x: Any, w: Any, bias: Any = None, *, activation: str | None = None, out: Any = None, backend: str | None = None) -> Any:
+def linear(x: Any, w: Any, bias: Any = None, *, activation: str | None = None, out: Any = None,
+           backend: str | None = None) -> Any:
     """activation(x @ w.T + bias) in one pass: x (…, K), w (N, K), bias (N,) -> (…, N). PyTorch's functional.linear.
 
-    activation: None, "relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "softplus", "hardswish".
+    activation: None, "relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "softplus" or
+    "hardswish".
 
     >>> import numpy as np, tilewright as tw
     >>> tw.linear(np.array([[1.0, -1.0]]), np.array([[2.0, 1.0], [0.0, 3.0]]), np.array([0.5, 0.5]), activation="relu")
     array([[1.5, 0. ]])
     """
     c = door(backend)
-    if c is not None and activation in _CODES and (y := c.linear(x, w, bias, _CODES[activation], out)) is not NotImplemented:
+    if c is not None and activation in _CODES and \
+            (y := c.linear(x, w, bias, _CODES[activation], out)) is not NotImplemented:
         return y
     return call("linear", (x, w, bias), {"activation": activation}, out, backend)
 
 
-def linear_backward(dy: Any, x: Any, w: Any, *, backend: str | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def linear_backward(dy: Any, x: Any, w: Any, *,
+                    backend: str | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of linear without its activation: (dx, dw, dbias) from dy (…, N), x (…, K), w (N, K).
 
     >>> import numpy as np, tilewright as tw
@@ -131,7 +136,7 @@ def elu(x: Any, alpha: float = 1.0, *, out: Any = None, backend: str | None = No
 
 
 def gelu(x: Any, *, approximate: str = "none", out: Any = None, backend: str | None = None) -> Any:
-    """x·Φ(x), Φ being the normal distribution function; approximate="tanh" gives Hendrycks and Gimpel's approximation to it.
+    """x·Φ(x), Φ being the normal distribution function; approximate="tanh" is Hendrycks and Gimpel's approximation.
 
     >>> import numpy as np, tilewright as tw
     >>> tw.gelu(np.array([0.0, 1.0])).round(6)
@@ -231,7 +236,8 @@ softplus_backward = _backward("softplus")
 hardswish_backward = _backward("hardswish")
 
 
-def leaky_relu_backward(dy: Any, x: Any, negative_slope: float = 0.01, *, out: Any = None, backend: str | None = None) -> Any:
+def leaky_relu_backward(dy: Any, x: Any, negative_slope: float = 0.01, *, out: Any = None,
+                        backend: str | None = None) -> Any:
     """dy · leaky_relu'(x); the derivative at 0 is the slope."""
     c = door(backend)
     if c is not None and (dx := c.leaky_relu_backward(dy, x, negative_slope, out)) is not NotImplemented:
@@ -302,7 +308,8 @@ def log_softmax_backward(dy: Any, y: Any, axis: int = -1, *, out: Any = None, ba
     return call("log_softmax_backward", (dy, y), {"axis": axis}, out, backend)
 
 
-def layer_norm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *, out: Any = None, backend: str | None = None) -> Any:
+def layer_norm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *, out: Any = None,
+               backend: str | None = None) -> Any:
     """(x - mean) / sqrt(variance + eps) · weight + bias over the last axis of x (…, N); weight and bias (N,) or None.
 
     >>> import numpy as np, tilewright as tw
@@ -347,11 +354,12 @@ def rms_norm_backward(dy: Any, x: Any, weight: Any = None, eps: float = 1e-5, *,
 # ---- loss, dropout, embedding
 
 
-def cross_entropy(logits: Any, labels: Any, *, reduction: str = "mean", ignore_index: int = -100, label_smoothing: float = 0.0,
-                  out: Any = None, backend: str | None = None) -> Any:
-    """-log softmax(logits)[label] for logits (R, C) and integer labels (R,), reduced by "mean", "sum" or "none". As in PyTorch.
+def cross_entropy(logits: Any, labels: Any, *, reduction: str = "mean", ignore_index: int = -100,
+                  label_smoothing: float = 0.0, out: Any = None, backend: str | None = None) -> Any:
+    """-log softmax(logits)[label] for logits (R, C) and integer labels (R,), reduced by "mean", "sum" or "none".
 
-    Rows labelled `ignore_index` cost nothing and do not count in the mean. Any other label outside 0 … C - 1 raises ArgumentError.
+    As in PyTorch. Rows labelled `ignore_index` cost nothing and do not count in the mean. Any other label outside
+    0 … C - 1 raises ArgumentError.
 
     >>> import numpy as np, tilewright as tw
     >>> float(tw.cross_entropy(np.zeros((2, 4)), np.array([1, 3])).round(6))
@@ -370,16 +378,18 @@ def cross_entropy_backward(dloss: Any, logits: Any, labels: Any, *, reduction: s
     """The gradient of cross_entropy by the logits, times dloss: (), or (R,) with reduction "none"."""
     c = door(backend)
     if c is not None and (code := _REDUCTION_CODES.get(reduction)) is not None and \
-            (d := c.cross_entropy_backward(dloss, logits, labels, code, ignore_index, label_smoothing, out)) is not NotImplemented:
+            (d := c.cross_entropy_backward(dloss, logits, labels, code, ignore_index, label_smoothing,
+                                           out)) is not NotImplemented:
         return d
     attrs = {"reduction": reduction, "ignore_index": ignore_index, "label_smoothing": label_smoothing}
     return call("cross_entropy_backward", (dloss, logits, labels), attrs, out, backend)
 
 
 def dropout(x: Any, p: float, seed: int, *, out: Any = None, backend: str | None = None) -> Any:
-    """x / (1 - p) where a random bit keeps the element, else 0. The bits depend on the seed (0 … 2**64 - 1) and the place only.
+    """x / (1 - p) where a random bit keeps the element, else 0.
 
-    Counter-based (Philox4x32-10): the same seed gives the same mask on every backend, at any number of threads.
+    The bits depend on the seed (0 … 2**64 - 1) and the place only. Counter-based (Philox4x32-10): the same seed gives
+    the same mask on every backend, at any number of threads.
 
     >>> import numpy as np, tilewright as tw
     >>> tw.dropout(np.ones(6), 0.5, seed=3)
@@ -421,8 +431,9 @@ def embedding_backward(dy: Any, indices: Any, num_embeddings: int, *, backend: s
 # ---- optimizer steps, in place: an array or a sequence of arrays for each argument
 
 
-def sgd_step(params: Lists, grads: Lists, momentum_buffers: Lists | None = None, *, lr: float = 1e-3, momentum: float = 0.0,
-             nesterov: bool = False, weight_decay: float = 0.0, backend: str | None = None) -> None:
+def sgd_step(params: Lists, grads: Lists, momentum_buffers: Lists | None = None, *, lr: float = 1e-3,
+             momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0,
+             backend: str | None = None) -> None:
     """One step of stochastic gradient descent, in place, with PyTorch's formula. The buffers start as zeros.
 
     >>> import numpy as np, tilewright as tw
@@ -432,29 +443,32 @@ def sgd_step(params: Lists, grads: Lists, momentum_buffers: Lists | None = None,
     array([-4.,  7.])
     """
     c = door(backend)
-    if c is not None and c.sgd_step(params, grads, momentum_buffers, lr, momentum, nesterov, weight_decay) is not NotImplemented:
+    if c is not None and c.sgd_step(params, grads, momentum_buffers, lr, momentum, nesterov,
+                                    weight_decay) is not NotImplemented:
         return
     attrs = {"lr": lr, "momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay}
     call("sgd_step", (params, grads, momentum_buffers), attrs, None, backend)
 
 
 def adam_step(params: Lists, grads: Lists, exp_avgs: Lists, exp_avg_sqs: Lists, *, step: int, lr: float = 1e-3,
-              betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0, backend: str | None = None) -> None:
+              betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0,
+              backend: str | None = None) -> None:
     """One step of Adam (Kingma and Ba 2015), in place; `step` counts from 1, the averages start as zeros."""
     _adam("adam_step", False, params, grads, exp_avgs, exp_avg_sqs, step, lr, betas, eps, weight_decay, backend)
 
 
 def adamw_step(params: Lists, grads: Lists, exp_avgs: Lists, exp_avg_sqs: Lists, *, step: int, lr: float = 1e-3,
-               betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01, backend: str | None = None) -> None:
+               betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.01,
+               backend: str | None = None) -> None:
     """One step of Adam with decoupled weight decay (Loshchilov and Hutter 2019), in place."""
     _adam("adamw_step", True, params, grads, exp_avgs, exp_avg_sqs, step, lr, betas, eps, weight_decay, backend)
 
 
-def _adam(op: str, decoupled: bool, params: Lists, grads: Lists, exp_avgs: Lists, exp_avg_sqs: Lists, step: int, lr: float,
-          betas: tuple[float, float], eps: float, weight_decay: float, backend: str | None) -> None:
+def _adam(op: str, decoupled: bool, params: Lists, grads: Lists, exp_avgs: Lists, exp_avg_sqs: Lists, step: int,
+          lr: float, betas: tuple[float, float], eps: float, weight_decay: float, backend: str | None) -> None:
     c = door(backend)
-    if c is not None and c.adam_step(params, grads, exp_avgs, exp_avg_sqs, step, lr, betas[0], betas[1], eps, weight_decay,
-                                     decoupled) is not NotImplemented:
+    if c is not None and c.adam_step(params, grads, exp_avgs, exp_avg_sqs, step, lr, betas[0], betas[1], eps,
+                                     weight_decay, decoupled) is not NotImplemented:
         return
     attrs = {"step": step, "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
     call(op, (params, grads, exp_avgs, exp_avg_sqs), attrs, None, backend)

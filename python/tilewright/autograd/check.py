@@ -12,12 +12,13 @@ from .tensor import Tensor, is_float
 
 def gradcheck(function: Callable[..., Tensor], inputs: Sequence[Any], *, eps: float = 1e-6, atol: float = 1e-7,
               rtol: float = 1e-5, seed: int = 0) -> bool:
-    """Whether the gradients of `function` for its floating inputs are its derivatives; True, or GradientError says where not.
+    """Whether the gradients of `function` for its floating inputs are its derivatives.
 
-    function(*tensors) returns a tensor of any shape. The inputs (arrays or tensors) are copied to float64; integers are
-    passed on as they are. The result is weighted with fixed random numbers v; the derivative of sum(v * result) for each
-    element is compared with central differences of step eps * max(1, |x|), within atol + rtol * |difference|. The values
-    should lie more than eps away from kinks (relu at 0).
+    True, or GradientError says where not. function(*tensors) returns a tensor of any shape. The inputs (arrays or
+    tensors) are copied to float64; integers are passed on as they are. The result is weighted with fixed random numbers
+    v; the derivative of sum(v * result) for each element is compared with central differences of step
+    eps * max(1, |x|), within atol + rtol * |difference|. The values should lie more than eps away from kinks (relu
+    at 0).
 
     >>> import numpy as np, tilewright as tw
     >>> tw.autograd.gradcheck(lambda x, w: tw.linear(x, w, activation="gelu"), [np.eye(3), np.ones((2, 3))])

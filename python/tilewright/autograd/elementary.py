@@ -56,7 +56,8 @@ def _mean_gradient(dy: Any, a: np.ndarray, b: None, y: Any, axis: Any, keepdims:
 def _is_basic(index: Any) -> bool:
     """Whether indexing gives a view in which no element stands twice."""
     parts = index if isinstance(index, tuple) else (index,)
-    return all(p is None or p is Ellipsis or isinstance(p, (int, np.integer, slice)) and not isinstance(p, bool) for p in parts)
+    return all(p is None or p is Ellipsis or isinstance(p, (int, np.integer, slice)) and not isinstance(p, bool)
+               for p in parts)
 
 
 def _index_gradient(dy: Any, a: np.ndarray, b: None, y: Any, index: Any) -> np.ndarray:

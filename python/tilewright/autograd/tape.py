@@ -45,14 +45,14 @@ class Leaf(Protocol):
 class Node:
     """One result on the tape.
 
-    backward(dy, saved, parents) -> gradients, one for each parent; parents that want none are None. `saved` is None once
-    it was used up. `guards` are the saved tensors whose memory must not have changed since.
+    backward(dy, saved, parents) -> gradients, one for each parent; parents that want none are None. `saved` is None
+    once it was used up. `guards` are the saved tensors whose memory must not have changed since.
     """
 
     __slots__ = ("name", "backward", "parents", "saved", "guards", "order", "__weakref__")
 
-    def __init__(self, name: str, backward: Callable[[Any, Any, Any], Iterable[Any]], parents: tuple[Node | Leaf | None, ...],
-                 saved: Any, guards: tuple[Guard, ...]):
+    def __init__(self, name: str, backward: Callable[[Any, Any, Any], Iterable[Any]],
+                 parents: tuple[Node | Leaf | None, ...], saved: Any, guards: tuple[Guard, ...]):
         self.name = name
         self.backward = backward
         self.parents = parents

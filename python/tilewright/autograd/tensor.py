@@ -287,7 +287,8 @@ class Tensor:
 
     # ---- the operations of the table
 
-    def __tilewright_function__(self, op: str, inputs: tuple, attrs: dict[str, Any], out: Any, backend: str | None) -> Any:
+    def __tilewright_function__(self, op: str, inputs: tuple, attrs: dict[str, Any], out: Any,
+                                backend: str | None) -> Any:
         if out is not None:
             raise GradientError(f"{op}: out= cannot be given together with tensors; their results are new tensors")
         return apply(op, inputs, attrs, backend)
@@ -407,8 +408,8 @@ def _in_place(name: str, target: Tensor, value: Any, *attrs: Any) -> Tensor:
             raise GradientError("a leaf that requires a gradient is not changed in place while the tape records; "
                                 "do it in `with tw.no_grad():`")
         if target._version.shared and (target.requires_grad or _parent(value) is not None):
-            raise GradientError("a tensor that shares its memory with another (a view) is not changed in place while the tape "
-                                "records; use an operation that makes a new tensor, or `with tw.no_grad():`")
+            raise GradientError("a tensor that shares its memory with another (a view) is not changed in place while "
+                                "the tape records; use an operation that makes a new tensor, or `with tw.no_grad():`")
     result = _binary(name, target, value, *attrs)
     if result.shape != target.shape:
         raise ShapeError(f"in place: the result has shape {result.shape}, the tensor {target.shape}")

@@ -22,7 +22,8 @@ def train(
     norm: Annotated[str, typer.Option(help="none, layer or rms, before each activation.")] = "layer",
     dropout: Annotated[float, typer.Option(help="Probability, after each activation.")] = 0.2,
     optimizer: Annotated[str, typer.Option(help="sgd (momentum 0.9), adam or adamw.")] = "adam",
-    lr: Annotated[float | None, typer.Option(help="Learning rate; 0.05 for sgd and 0.002 for the others if not given.")] = None,
+    lr: Annotated[float | None,
+                  typer.Option(help="Learning rate; 0.05 for sgd and 0.002 for the others if not given.")] = None,
     schedule: Annotated[str, typer.Option(help="none, step, exponential or cosine (with warm-up).")] = "cosine",
     epochs: Annotated[int, typer.Option(help="Passes over the training rows.")] = 25,
     batch: Annotated[int, typer.Option(help="Rows in a step.")] = 32,
@@ -62,8 +63,9 @@ def train(
         if run.interrupted and run.batches.epoch < options.epochs:
             path = save or resume or f"tilewright-{rows.name}.safetensors"
             run.save(path)
-            typer.echo(f"interrupted in epoch {run.batches.epoch + 1}, after {run.batches.position} of {len(run.batches)} steps; "
-                       f"saved to {path}\nresume with: tilewright train {shlex.quote(options.data)} --resume {shlex.quote(path)}")
+            typer.echo(f"interrupted in epoch {run.batches.epoch + 1}, "
+                       f"after {run.batches.position} of {len(run.batches)} steps; saved to {path}\n"
+                       f"resume with: tilewright train {shlex.quote(options.data)} --resume {shlex.quote(path)}")
             raise typer.Exit(130)
         typer.echo("\n" + train_report.summary(run))
         if save is not None:
@@ -85,7 +87,7 @@ def _continued(ctx: typer.Context, given: dict[str, Any], stored: Options, path:
             continue
         if name not in MAY_CHANGE:
             what = "the data is" if name == "data" else f"--{name} is"
-            raise ArgumentError(f"{path}: was made with {getattr(stored, name)!r} where {what} {value!r}; a resumed run keeps "
-                                f"its options (only {', '.join('--' + n for n in MAY_CHANGE)} may change)")
+            raise ArgumentError(f"{path}: was made with {getattr(stored, name)!r} where {what} {value!r}; a resumed "
+                                f"run keeps its options (only {', '.join('--' + n for n in MAY_CHANGE)} may change)")
         stored = replace(stored, **{name: value})
     return stored

@@ -31,7 +31,10 @@ class TrainData:
 
 
 def load(name: str, target: str, seed: int) -> TrainData:
-    """Load, clean and split. Images lie in [0, 1]; columns of files are imputed and normalised as their training rows say."""
+    """Load, clean and split.
+
+    Images lie in [0, 1]; columns of files are imputed and normalised as their training rows say.
+    """
     if name in ("digits", "mnist"):
         x, y = data.load_digits() if name == "digits" else data.load_mnist()
         x_train, x_test, y_train, y_test = data.split(x, y, test=TEST_PART, seed=seed)
@@ -42,7 +45,8 @@ def load(name: str, target: str, seed: int) -> TrainData:
     if len(classes) < 2 or len(classes) > MOST_CLASSES:
         raise DataError(f"{name}: the target has {len(classes)} distinct values; training needs 2 to {MOST_CLASSES}")
     if counts.min() < 2:
-        raise DataError(f"{name}: the label {classes[counts.argmin()]} stands there once; training and test need one row each")
+        raise DataError(f"{name}: the label {classes[counts.argmin()]} stands there once; "
+                        "training and test need one row each")
     x_train, x_test, y_train, y_test = data.split(x, encoder.apply(labels), test=TEST_PART, seed=seed)
     if not len(x_test):
         raise DataError(f"{name}: {len(x)} rows are too few to set some aside for the test")
@@ -63,7 +67,8 @@ def _read(name: str, target: str) -> tuple[np.ndarray, np.ndarray]:
         try:
             column = range(table.shape[1])[int(target)]
         except (ValueError, IndexError):
-            raise DataError(f"{path}: --target is the number of a column, below {table.shape[1]}, not {target!r}") from None
+            raise DataError(f"{path}: --target is the number of a column, below {table.shape[1]}, "
+                            f"not {target!r}") from None
         x, labels = np.delete(table, column, axis=1), np.array(table[:, column])
     elif path.name.endswith((".csv", ".csv.gz")):
         read = data.read_csv(path, target=target)
@@ -75,6 +80,7 @@ def _read(name: str, target: str) -> tuple[np.ndarray, np.ndarray]:
         whole = np.isfinite(labels) & (labels == np.round(labels))
         if not whole.all():
             row = int(np.argmin(whole))
-            raise DataError(f"{name}: the target of row {row} is {labels[row]}; labels are whole numbers or text (see --target)")
+            raise DataError(f"{name}: the target of row {row} is {labels[row]}; "
+                            "labels are whole numbers or text (see --target)")
         labels = labels.astype(np.int64)
     return x, labels

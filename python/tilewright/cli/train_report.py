@@ -52,13 +52,15 @@ class Reporter:
 def title(run: Run) -> str:
     """What is learnt from what."""
     rows = run.rows
-    return (f"{rows.name}: {len(rows.x_train)} rows to train, {len(rows.x_test)} to test, {rows.x_train.shape[1]} features, "
-            f"{len(rows.classes)} classes; {sum(p.size for p in run.model.parameters()):,} parameters")
+    return (f"{rows.name}: {len(rows.x_train)} rows to train, {len(rows.x_test)} to test, "
+            f"{rows.x_train.shape[1]} features, {len(rows.classes)} classes; "
+            f"{sum(p.size for p in run.model.parameters()):,} parameters")
 
 
 def epoch_line(e: Epoch, epochs: int) -> str:
     """One epoch in words."""
-    return f"epoch {e.number:3d}/{epochs}  loss {e.loss:.4f}  accuracy {e.accuracy:7.2%}  test accuracy {e.test_accuracy:7.2%}"
+    return (f"epoch {e.number:3d}/{epochs}  loss {e.loss:.4f}  accuracy {e.accuracy:7.2%}  "
+            f"test accuracy {e.test_accuracy:7.2%}")
 
 
 def summary(run: Run) -> str:
@@ -68,8 +70,9 @@ def summary(run: Run) -> str:
     lines = [f"test accuracy    {right / len(predicted):.2%} ({right} of {len(predicted)} rows)"]
     if run.step_seconds:
         median = statistics.median(run.step_seconds)
-        lines += [f"time per step    {median * 1e6:.0f} us (median of {len(run.step_seconds)} steps of {run.options.batch} rows)",
-                  f"samples/s        {run.options.batch / median:,.0f}"]
+        steps, batch = len(run.step_seconds), run.options.batch
+        lines += [f"time per step    {median * 1e6:.0f} us (median of {steps} steps of {batch} rows)",
+                  f"samples/s        {batch / median:,.0f}"]
     lines.append(f"peak memory      {peak_memory() / 2**20:.0f} MiB")
     if len(rows.classes) <= LARGEST_MATRIX:
         lines += ["", *confusion_lines(confusion(rows.y_test, predicted, len(rows.classes)), rows.classes)]

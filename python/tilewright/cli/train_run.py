@@ -91,7 +91,7 @@ class Run:
         self.interrupted = False
 
     def _schedule(self, total: int) -> optim.Schedule | None:
-        """Per batch. step: a tenth after each third; exponential: down to a hundredth; cosine: after 5% of warm-up, to 0."""
+        """Per batch. step: a tenth after each third; exponential: to a hundredth; cosine: after 5% of warm-up, to 0."""
         if self.options.schedule == "step":
             return optim.StepLR(self.optimizer, max(1, -(-total // 3)))
         if self.options.schedule == "exponential":
@@ -129,8 +129,8 @@ class Run:
             self.schedule.step()
         self.step_seconds.append(time.perf_counter() - start)
         if not math.isfinite(loss.item()):
-            raise ArgumentError(f"the loss became {loss.item()} in epoch {self.batches.epoch + 1}, step {self.batches.position}; "
-                                f"try an --lr below {self.optimizer.lr:.3g}")
+            raise ArgumentError(f"the loss became {loss.item()} in epoch {self.batches.epoch + 1}, "
+                                f"step {self.batches.position}; try an --lr below {self.optimizer.lr:.3g}")
         self.tally += np.array([loss.item() * len(y), np.count_nonzero(logits.data.argmax(1) == y), len(y)])
 
     def predict(self, x: np.ndarray) -> np.ndarray:
@@ -150,7 +150,8 @@ class Run:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all that an exact continuation needs."""
         state = {f"{part}/{name}": a for part, owner in self._parts().items() for name, a in owner.state_dict().items()}
-        state["history"] = np.array([(e.loss, e.accuracy, e.test_accuracy) for e in self.history], np.float64).reshape(-1, 3)
+        history = [(e.loss, e.accuracy, e.test_accuracy) for e in self.history]
+        state["history"] = np.array(history, np.float64).reshape(-1, 3)
         state["tally"] = self.tally
         metadata = {"format": FORMAT, "rows": self.rows.checksum(), "options": json.dumps(asdict(self.options))}
         data.write_safetensors(path, state, metadata)
@@ -160,13 +161,14 @@ class Run:
         return {name: part for name, part in parts.items() if part is not None}
 
     def resume(self, path: str | os.PathLike[str]) -> None:
-        """Take over the state of a checkpoint made with the same options; raises, naming the file, where it does not fit."""
+        """Take over the state of a checkpoint made with the same options; raises, naming the file, if it cannot."""
         state, metadata = data.read_safetensors(path)
         if metadata.get("rows") != self.rows.checksum():
             raise DataError(f"{path}: was made with other data, another --seed or another --target")
         try:
             for part, owner in self._parts().items():
-                owner.load_state_dict({name[len(part) + 1:]: a for name, a in state.items() if name.startswith(part + "/")})
+                owner.load_state_dict({name[len(part) + 1:]: a for name, a in state.items()
+                                       if name.startswith(part + "/")})
             self.tally = state["tally"].astype(np.float64).reshape(3)
             self.history = [Epoch(i, *map(float, row)) for i, row in enumerate(state["history"].reshape(-1, 3), 1)]
         except (TilewrightError, KeyError, ValueError) as error:
@@ -182,9 +184,9 @@ def stored_options(path: str | os.PathLike[str]) -> Options:
         found = json.loads(metadata["options"])
         if set(found) != {f.name for f in fields(Options)}:
             raise ValueError("unknown or missing options")
+        kinds: dict[str, Any] = {"data": str, "lr": (float, int, type(None)), "dropout": (float, int)}
         for f in fields(Options):
-            kind: Any = {"data": str, "lr": (float, int, type(None)), "dropout": (float, int)}.get(f.name, type(f.default))
-            if not isinstance(found[f.name], kind):
+            if not isinstance(found[f.name], kinds.get(f.name, type(f.default))):
                 raise ValueError(f"{f.name} is {found[f.name]!r}")
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{path}: its options are not understood: {error}") from None

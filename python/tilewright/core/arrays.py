@@ -17,7 +17,7 @@ def name_of(dtype: np.dtype) -> str:
 
 
 def as_array(x: Any, name: str) -> np.ndarray:
-    """An ndarray over the caller's memory where that is possible: NumPy, DLPack, the buffer protocol, else a list or number."""
+    """An ndarray over the caller's memory, if possible: NumPy, DLPack, the buffer protocol, else a list or number."""
     if type(x) is np.ndarray:
         return x
     if hasattr(x, "__cuda_array_interface__"):

@@ -21,7 +21,10 @@ def tiny(dtype: Any) -> float:
 
 
 def ulp(expected: np.ndarray, dtype: Any) -> np.ndarray:
-    """Unit in the last place of `dtype` at each exact value: 2^(e - p + 1) for |value| in [2^e, 2^(e+1)), denormals' spacing below."""
+    """Unit in the last place of `dtype` at each exact value.
+
+    2^(e - p + 1) for |value| in [2^e, 2^(e+1)), p being the bits of the significand; denormals' spacing below.
+    """
     magnitude = np.abs(np.asarray(expected, np.float64))
     _, exponent = np.frexp(np.where(np.isfinite(magnitude), magnitude, 1.0))
     return np.maximum(np.ldexp(eps(dtype), exponent - 1), tiny(dtype))

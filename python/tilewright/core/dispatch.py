@@ -12,7 +12,8 @@ from . import arrays, capability, native, registry
 from .errors import AliasError, ArgumentError, BackendUnavailable
 from .registry import Call, Kernel
 
-_entered: ContextVar[tuple[str, ...]] = ContextVar("tilewright_backend", default=())  # `use_backend` blocks, innermost last
+# `use_backend` blocks, innermost last
+_entered: ContextVar[tuple[str, ...]] = ContextVar("tilewright_backend", default=())
 
 
 def parse(name: str) -> tuple[str, str]:
@@ -136,7 +137,7 @@ def select(call: Call, backend: str | None = None) -> Kernel:
 def call(op: str, inputs: tuple, attrs: dict[str, Any], out: Any = None, backend: str | None = None) -> Any:
     """Run one operation the long way: any argument that makes sense is taken, everything else raises before a write.
 
-    Arguments that define `__tilewright_function__(op, inputs, attrs, out, backend)` (as Tensor does) take over the call.
+    Arguments that define `__tilewright_function__(op, inputs, attrs, out, backend)` take over the call, as Tensor does.
     """
     for x in inputs:
         takes_over = getattr(type(x), "__tilewright_function__", None)

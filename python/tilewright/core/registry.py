@@ -31,9 +31,9 @@ class Call:
     """One call in normal form: what every kernel of the operation accepts.
 
     `inputs` are ndarrays (or None, or tuples of ndarrays for operations on lists) of one dtype, in native byte order,
-    aligned, with any strides. `attrs` are complete and validated. `outputs` are the (shape, dtype) of the results as the
-    caller sees them; `views` (one for each, or none at all) turn such arrays into the views that kernels write: an axis
-    moved last, a 1-D product as a matrix. `copies` says in words what had to be copied on the way, for `explain`.
+    aligned, with any strides. `attrs` are complete and validated. `outputs` are the (shape, dtype) of the results as
+    the caller sees them; `views` (one for each, or none at all) turn such arrays into the views that kernels write: an
+    axis moved last, a 1-D product as a matrix. `copies` says in words what had to be copied on the way, for `explain`.
     """
 
     op: str
@@ -112,9 +112,9 @@ def _no_reason(call: Call) -> str | None:
 class Kernel:
     """One implementation: `run(call, outs)` writes every element of every array in `outs`.
 
-    `variant` is "" for the kernel that a backend uses by default; the steps of the ladder that lead to it have names and
-    are asked for as `backend="c:naive"`. `supports(call)` is None, or the reason why this kernel cannot run the call.
-    `describe(call)` says in a few words how it would: ISA, tile, path, threads.
+    `variant` is "" for the kernel that a backend uses by default; the steps of the ladder that lead to it have names
+    and are asked for as `backend="c:naive"`. `supports(call)` is None, or the reason why this kernel cannot run the
+    call. `describe(call)` says in a few words how it would: ISA, tile, path, threads.
     """
 
     op: str
@@ -140,7 +140,8 @@ def specs() -> dict[str, Spec]:
     for family in families():
         for spec in importlib.import_module(f"tilewright.kernels.{family}.spec").SPECS:
             if spec.name in table:
-                raise RuntimeError(f"operation {spec.name!r} is defined twice: in {table[spec.name].family} and {family}")
+                first = table[spec.name].family
+                raise RuntimeError(f"operation {spec.name!r} is defined twice: in {first} and {family}")
             table[spec.name] = spec
     return table
 

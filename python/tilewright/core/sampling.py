@@ -18,7 +18,7 @@ def to_dtype(x: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def laid_out(x: np.ndarray, layout: str) -> np.ndarray:
-    """The same values with other strides; the memory between the elements holds NaN, which no kernel may read into a result."""
+    """The same values with other strides; the memory between them holds NaN, which no kernel may read into a result."""
     if x.ndim == 0 or layout == "c":
         return x
     if layout == "f":
@@ -42,7 +42,8 @@ def laid_out(x: np.ndarray, layout: str) -> np.ndarray:
     return view
 
 
-def normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, layout: str = "c", scale: float = 1.0) -> np.ndarray:
+def normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: str, layout: str = "c",
+           scale: float = 1.0) -> np.ndarray:
     """Standard normal values times `scale`."""
     return laid_out(to_dtype(rng.standard_normal(shape) * scale, dtype), layout)
 
@@ -53,10 +54,12 @@ def any_layout(rng: np.random.Generator) -> str:
 
 
 def specials(dtype: str) -> np.ndarray:
-    """Values where functions break: zeros, infinities, NaN, denormals, the edges of the range, tails of exp and of erfc."""
+    """Values where functions break: zeros, infinities, NaN, denormals, the range's edges, tails of exp and of erfc."""
     info = np.finfo("float32" if dtype in ("float16", "bfloat16") else dtype)
-    positive: list[float] = [0.0, *(float(v) for v in (info.smallest_subnormal, info.tiny / 2, info.tiny)), 1e-30, 1e-8, 1e-4, 0.1, 0.5, 0.999, 1.0, 1.5, 2.0, 2.999999,
-                3.0, 3.1, 4.0, 5.5, 8.0, 9.01, 10.0, 12.5, 13.9, 14.1, 17.0, 20.0, 30.0, 50.0, 80.0, 87.3, 88.72, 88.8, 89.0, 100.0,
-                103.9, 104.1, 120.0, 500.0, 708.0, 710.0, 745.1, 746.0, 1e4, 1e10, 1e30, float(info.max), np.inf]
+    denormal = (float(info.smallest_subnormal), float(info.tiny / 2))
+    positive = [0.0, *denormal, float(info.tiny), 1e-30, 1e-8, 1e-4, 0.1, 0.5, 0.999, 1.0, 1.5, 2.0, 2.999999,
+                3.0, 3.1, 4.0, 5.5, 8.0, 9.01, 10.0, 12.5, 13.9, 14.1, 17.0, 20.0, 30.0, 50.0, 80.0, 87.3, 88.72, 88.8,
+                89.0, 100.0, 103.9, 104.1, 120.0, 500.0, 708.0, 710.0, 745.1, 746.0, 1e4, 1e10, 1e30, float(info.max),
+                np.inf]
     with np.errstate(over="ignore"):
         return to_dtype(np.array(positive + [-v for v in positive] + [np.nan]), dtype)

@@ -6,5 +6,5 @@ from .npy import open_npy
 from .safetensors import read_safetensors, write_safetensors
 from .tables import Table, read_csv
 
-__all__ = ["Batches", "Imputer", "LabelEncoder", "Normalizer", "Table", "drop_missing", "load_digits", "load_mnist", "one_hot",
-           "open_npy", "read_csv", "read_safetensors", "split", "write_safetensors"]
+__all__ = ["Batches", "Imputer", "LabelEncoder", "Normalizer", "Table", "drop_missing", "load_digits", "load_mnist",
+           "one_hot", "open_npy", "read_csv", "read_safetensors", "split", "write_safetensors"]

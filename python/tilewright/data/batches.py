@@ -13,9 +13,9 @@ class Batches:
     """Iterate over rows of one or more arrays of equal length, a tuple of ndarrays at a time.
 
     Each `for` loop is one epoch. The order of an epoch depends on the seed and the epoch's number alone, so that a run
-    that was saved (`state_dict`) and resumed sees exactly the batches that an uninterrupted one sees; a loop left early,
-    or a loaded state, continues where it stopped. Memory-mapped arrays (`open_npy`) are never loaded: only the rows of
-    the batch are read. The last batch of an epoch may be smaller, unless drop_last.
+    that was saved (`state_dict`) and resumed sees exactly the batches that an uninterrupted one sees; a loop left
+    early, or a loaded state, continues where it stopped. Memory-mapped arrays (`open_npy`) are never loaded: only the
+    rows of the batch are read. The last batch of an epoch may be smaller, unless drop_last.
 
     >>> import numpy as np, tilewright as tw
     >>> batches = tw.data.Batches(np.arange(5), np.arange(5) * 10, batch_size=2, seed=1)
@@ -67,11 +67,12 @@ class Batches:
         return {"seed": np.array(self.seed), "epoch": np.array(self.epoch), "position": np.array(self.position)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where another Batches over the same rows stood. Raises DataError and changes nothing if it cannot."""
+        """Continue where another Batches over the same rows stood; raises DataError, nothing changed, if it cannot."""
         try:
             seed, epoch, position = (int(state[name]) for name in ("seed", "epoch", "position"))
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"Batches: a state has seed, epoch and position: {error!r}") from None
         if seed < 0 or epoch < 0 or not 0 <= position <= len(self):
-            raise DataError(f"Batches: epoch {epoch}, batch {position} of seed {seed} does not exist in {len(self)} batches")
+            raise DataError(f"Batches: epoch {epoch}, batch {position} of seed {seed} "
+                            f"does not exist in {len(self)} batches")
         self.seed, self.epoch, self.position = seed, epoch, position

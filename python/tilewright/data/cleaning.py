@@ -27,7 +27,8 @@ class _Fitted:
         if self.width is None:
             raise ArgumentError(f"{type(self).__name__}: call fit on the training rows before apply")
         if x.shape[1] != self.width:
-            raise ShapeError(f"{type(self).__name__} was fitted on {self.width} columns and got a table of shape {x.shape}")
+            raise ShapeError(f"{type(self).__name__} was fitted on {self.width} columns "
+                             f"and got a table of shape {x.shape}")
         return x
 
 
@@ -98,7 +99,8 @@ class Normalizer(_Fitted):
             raise ShapeError("Normalizer: there are no rows to fit on")
         if not np.isfinite(x).all():
             row, column = np.argwhere(~np.isfinite(x))[0]
-            raise DataError(f"Normalizer: row {row}, column {column} holds {x[row, column]}; use Imputer or drop_missing first")
+            raise DataError(f"Normalizer: row {row}, column {column} holds {x[row, column]}; "
+                            "use Imputer or drop_missing first")
         self.width = x.shape[1]
         self.mean = x.mean(0, dtype=np.float64)
         deviation = x.std(0, dtype=np.float64)
@@ -141,7 +143,8 @@ class LabelEncoder:
         unknown = self.classes[numbers] != labels if len(self.classes) else np.ones(labels.shape, bool)
         if unknown.any():
             row = int(np.argmax(unknown))
-            raise DataError(f"LabelEncoder: the label {labels[row]!r} of row {row} was not among those it was fitted on")
+            raise DataError(f"LabelEncoder: the label {labels[row]!r} of row {row} "
+                            "was not among those it was fitted on")
         return numbers.astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""Arrays by name in a safetensors file, by the reference implementation; its complaints become errors that name the file."""
+"""Arrays by name in a safetensors file, by the reference implementation, whose errors are made to name the file."""
 from __future__ import annotations
 
 import os

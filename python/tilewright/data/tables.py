@@ -70,7 +70,8 @@ def _parse(reader: Any, path: os.PathLike[str], target: str | int | None,
         if not cells:  # an empty line
             continue
         if rows and len(cells) != len(rows[0]):
-            raise DataError(f"{path}, line {reader.line_num}: {len(cells)} columns where the first line has {len(rows[0])}")
+            raise DataError(f"{path}, line {reader.line_num}: {len(cells)} columns "
+                            f"where the first line has {len(rows[0])}")
         rows.append(cells)
         lines.append(reader.line_num)
     if not rows:
@@ -93,7 +94,8 @@ def _parse(reader: Any, path: os.PathLike[str], target: str | int | None,
             parts.append(one_hot(np.searchsorted(kinds, cells), len(kinds), dtype=np.float64))
             columns += [f"{name}={kind}" for kind in kinds]
         else:
-            parts.append(_numbers(cells, lines, f"column {j + 1} ({name!r})" if has_header else f"column {j + 1}", path)[:, None])
+            what = f"column {j + 1} ({name!r})" if has_header else f"column {j + 1}"
+            parts.append(_numbers(cells, lines, what, path)[:, None])
             columns.append(name)
     x = np.concatenate(parts, 1) if parts else np.empty((len(rows), 0))
     return Table(x, tuple(columns), values, None if at is None else names[at])

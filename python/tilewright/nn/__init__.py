@@ -4,5 +4,6 @@ from .layers import MLP, Dropout, Embedding, LayerNorm, Linear, RMSNorm, Sequent
 from .losses import cross_entropy, mse_loss
 from .module import Module, Parameter
 
-__all__ = ["ELU", "GELU", "MLP", "Activation", "Dropout", "Embedding", "Hardswish", "LayerNorm", "LeakyReLU", "Linear", "Module",
-           "Parameter", "RMSNorm", "ReLU", "Sequential", "SiLU", "Sigmoid", "Softplus", "Tanh", "cross_entropy", "mse_loss"]
+__all__ = ["ELU", "GELU", "MLP", "Activation", "Dropout", "Embedding", "Hardswish", "LayerNorm", "LeakyReLU", "Linear",
+           "Module", "Parameter", "RMSNorm", "ReLU", "Sequential", "SiLU", "Sigmoid", "Softplus", "Tanh",
+           "cross_entropy", "mse_loss"]

@@ -9,7 +9,7 @@ from .module import Module
 
 
 class Activation(Module):
-    """An elementwise operation of the table. `fused` is its name as an activation of `tw.linear`, None where there is none."""
+    """An elementwise operation of the table. `fused` is its name as an activation of `tw.linear`, or None."""
 
     op = ""
     fused: str | None = None

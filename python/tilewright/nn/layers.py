@@ -27,7 +27,8 @@ class Linear(Module):
     (5, 2)
     """
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, seed: Seed = None, dtype: Any = np.float32):
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, seed: Seed = None,
+                 dtype: Any = np.float32):
         if in_features < 0 or out_features < 0:
             raise ShapeError(f"Linear: {in_features} inputs and {out_features} outputs")
         rng = np.random.default_rng(seed)
@@ -75,10 +76,11 @@ class RMSNorm(Module):
 
 
 class Dropout(Module):
-    """In training each element is dropped with probability p, and the others are divided by 1 - p. Srivastava et al. 2014.
+    """In training each element is dropped with probability p, and the others are divided by 1 - p.
 
-    Which ones depends on the seed, on how often the module was called, and on nothing else: both numbers are part of the
-    state, so that a resumed training drops what an uninterrupted one drops, on every backend.
+    Srivastava et al. 2014. Which ones depends on the seed, on how often the module was called, and on nothing else:
+    both numbers are part of the state, so that a resumed training drops what an uninterrupted one drops, on every
+    backend.
 
     >>> import numpy as np, tilewright as tw
     >>> layer = tw.nn.Dropout(0.5, seed=1)
@@ -167,7 +169,7 @@ class Sequential(Module):
 
 
 class MLP(Sequential):
-    """A multi-layer perceptron: Linear, norm, activation, dropout for every size between the first and the last, then Linear.
+    """A multi-layer perceptron: Linear, norm, activation, dropout for every hidden size, then Linear.
 
     sizes: inputs, hidden sizes, outputs. activation: a name as in `tw.linear`. dropout: probability, 0 for none.
     norm: None, "layer" or "rms". Raises ArgumentError for names that do not exist.

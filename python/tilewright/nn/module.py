@@ -25,8 +25,8 @@ class Module:
     """Base of layers and models: write `forward`, call the module.
 
     Parameters and modules that are attributes (also in lists and tuples) are found by themselves, in the order in which
-    they were set, and named by their path: "encoder.0.weight". `training` says in which mode `train()` and `eval()` left
-    the module.
+    they were set, and named by their path: "encoder.0.weight". `training` says in which mode `train()` and `eval()`
+    left the module.
 
     >>> import tilewright as tw
     >>> model = tw.nn.Sequential(tw.nn.Linear(3, 2, seed=0), tw.nn.ReLU())

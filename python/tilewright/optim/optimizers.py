@@ -92,8 +92,8 @@ class SGD(Optimizer):
         self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
 
     def _update(self, params: list[np.ndarray], grads: list[Any], *slots: list[np.ndarray]) -> None:
-        ops.sgd_step(params, grads, slots[0] if slots else None, lr=self.lr, momentum=self.momentum, nesterov=self.nesterov,
-                     weight_decay=self.weight_decay)
+        ops.sgd_step(params, grads, slots[0] if slots else None, lr=self.lr, momentum=self.momentum,
+                     nesterov=self.nesterov, weight_decay=self.weight_decay)
 
 
 class Adam(Optimizer):
