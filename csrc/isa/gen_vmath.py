@@ -1,8 +1,8 @@
 """Writes vmath_tables.h, the coefficients of vmath.h:  python csrc/isa/gen_vmath.py  (needs mpmath).
 
 Every polynomial interpolates its function at Chebyshev nodes, in 60 digits, and is rounded last; that costs at most two
-bits over the best polynomial of the same degree (Powell 1967), and the degrees are chosen with more to spare. The script
-prints the relative error of each polynomial as rounded, evaluated exactly, in units of the type's epsilon / 2.
+bits over the best polynomial of the same degree (Powell 1967), and the degrees have more to spare. The script prints
+the relative error of each polynomial as rounded, evaluated exactly, in units of the type's epsilon / 2.
 """
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def gelu_tables(intervals: int, span: mpf, degree: int, bits: int) -> list[str]:
     edges = [(mpf(2) ** (i // parts) * (1 + mpf(i % parts) / parts) - 1) * span for i in range(intervals + 1)]
     columns, errors = [], []
     for a, b in zip(edges, edges[1:], strict=False):
-        # a centre near the middle where R is nearly a number of this type: its rounding would be the largest error (Gal 1986)
+        # a centre near the middle where R is nearly a number of this type: its rounding would matter most (Gal 1986)
         middles = [rounded((a + b) / 2 + k * (b - a) / 4096, 20) for k in range(-40, 41)]
         center = min(middles, key=lambda t: abs(rounded(ratio(t), bits) / ratio(t) - 1))
         c = [rounded(x, bits) for x in interpolate(ratio, a, b, degree, center)]
@@ -110,7 +110,8 @@ def generate(width: int) -> list[str]:
     # exp(-w/2) = EXP_HALF(w): the same, with powers of -1/2 in the coefficients
     out.append(table("EXP_HALF", [[c * mpf(-0.5) ** k] for k, c in enumerate([mpf(1), mpf(1), *expm1])], bits))
     # log1p(e) = e + e^2 LOG1P(e), 0 <= e <= 1
-    polynomial("LOG1P", lambda x: mp.log1p(x) / x**2 - 1 / x, 0, 1, 9 if single else 20, lambda x, p: x + x**2 * p, mp.log1p)
+    polynomial("LOG1P", lambda x: mp.log1p(x) / x**2 - 1 / x, 0, 1, 9 if single else 20,
+               lambda x, p: x + x**2 * p, mp.log1p)
 
     # Phi(-t) = exp(-t^2/2) R(t); an octave of t / GELU_SPAN + 1 in [1, 16) is cut into 2 or 4 intervals
     span = mpf(1) if single else mpf("2.625")
@@ -136,5 +137,6 @@ def generate(width: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    sections = [f"#{word} TW_BITS == {width}\n" + "\n".join(generate(width)) + "\n" for word, width in (("if", 32), ("elif", 64))]
+    sections = [f"#{word} TW_BITS == {width}\n" + "\n".join(generate(width)) + "\n"
+                for word, width in (("if", 32), ("elif", 64))]
     Path(__file__).with_name("vmath_tables.h").write_text(HEAD + "".join(sections) + "#endif\n")
