@@ -11,7 +11,7 @@ import pytest
 
 import tilewright
 from conformance import SEED, expected_backends
-from tilewright.core import capability, native
+from tilewright.core import capability, native, registry
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -39,31 +39,29 @@ def child_env() -> dict[str, str]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print operation x kernel x ISA: how many cases ran, on what nothing could run and why."""
-    cells: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            for name, value in getattr(report, "user_properties", ()):
-                if name == "conformance" and report.when == "call":
-                    op, column, ran, refused, failed = value
-                    cell = cells[op, column]
-                    cell[0] += ran
-                    cell[1] += refused
-                    cell[2] += failed
+    """Print operation x backend and ISA: how many cases ran, and why there is no column for a backend."""
+    cells: dict[str, dict[str, np.ndarray]] = defaultdict(lambda: defaultdict(lambda: np.zeros(3, int)))
+    for report in (r for reports in terminalreporter.stats.values() for r in reports):
+        for name, value in getattr(report, "user_properties", ()):
+            if name == "conformance" and report.when == "call":
+                op, column, *counts = value
+                cells[op][column] += counts
     if not cells:
         return
-    columns = list(dict.fromkeys(column for _, column in cells))
-    columns.sort(key=lambda c: (list(capability.BACKENDS).index(c.partition("@")[0].partition(":")[0]), c))
-    width = max(len(op) for op, _ in cells) + 2
-    terminalreporter.section("conformance: cases that ran, by kernel@ISA (-: no such kernel; -n: refused; !n: failed)")
-    terminalreporter.write_line("".ljust(width) + "  ".join(columns))
-    for op in dict.fromkeys(op for op, _ in cells):
+    found = {column for row in cells.values() for column in row}
+    columns = [c for name in capability.BACKENDS for c in sorted(found) if c.partition("@")[0] == name]
+    width = max(map(len, cells)) + 2
+    write = terminalreporter.write_line
+    terminalreporter.section("conformance: cases that ran (-: no such kernel; -n: n refused; !n: n complaints)")
+    write("".ljust(width) + "  ".join(c.rjust(8) for c in columns))
+    order = list(registry.specs())
+    for op, row in sorted(cells.items(), key=lambda item: order.index(item[0].partition(":")[0])):
         shown = []
         for column in columns:
-            ran, refused, failed = cells.get((op, column), (0, 0, 0))
-            text = f"{ran}" + f" -{refused}" * bool(refused) + f" !{failed}" * bool(failed) if ran or refused else "-"
-            shown.append(text.rjust(len(column)))
-        terminalreporter.write_line(op.ljust(width) + "  ".join(shown))
+            ran, refused, wrong = row[column]
+            text = f"{ran}" + f" -{refused}" * bool(refused) + f" !{wrong}" * bool(wrong) if ran or refused else "-"
+            shown.append(text.rjust(max(8, len(column))))
+        write(op.ljust(width) + "  ".join(shown))
     for name, reason in capability.reasons().items():
         if reason is not None:
-            terminalreporter.write_line(f"unavailable: {name}: {reason}")
+            write(f"unavailable: {name}: {reason}")
