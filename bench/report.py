@@ -3,8 +3,8 @@
     python bench/report.py [--threads N] [--runs N]      (some five minutes)
 
 Each case is taken, with all its kernels, from the run in which its times scattered least. Each run is a process of its
-own: BLAS reads its number of threads once. OpenMP's threads wait without spinning, so that they leave the CPUs to the
-others. On several threads a busy CPU ruins every time, so that table is written on an idle machine alone.
+own: BLAS reads its number of threads once. On several threads a busy CPU ruins every time, so that table is written on
+an idle machine alone.
 """
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(*args: str) -> bench.Comparison:
     """One `tilewright compare` as a process."""
     print("tilewright compare", *args, file=sys.stderr)
     command = [sys.executable, "-m", "tilewright", "compare", *args, "--json", "-"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=os.environ | {"OMP_WAIT_POLICY": "passive"})
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     return bench.from_json(json.loads(done.stdout))
 
 

@@ -19,10 +19,10 @@ HERE = Path(__file__).resolve().parent
 # -ffp-contract=off: a multiply and an add become one FMA only where the source says so, hence the same rounding in
 # every instance of a template. -fno-math-errno, -fno-trapping-math: sqrt and selects may vectorise; no result changes.
 CFLAGS = [
-    "-std=gnu11", "-O3", "-fPIC", "-fopenmp", "-fvisibility=hidden", "-fno-wrapv", "-fno-semantic-interposition",
+    "-std=gnu11", "-O3", "-fPIC", "-pthread", "-fvisibility=hidden", "-fno-wrapv", "-fno-semantic-interposition",
     "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math", "-Wall", "-Wextra", "-Wno-psabi",
 ]  # fmt: skip
-LDFLAGS = ["-shared", "-fopenmp", "-Wl,-soname,libtilewright.so", "-lm"]
+LDFLAGS = ["-shared", "-pthread", "-Wl,-z,nodelete", "-Wl,-soname,libtilewright.so", "-lm"]
 
 # machine -> ISA -> flags of *.isa.c; the names are the rows of TW_ISAS in csrc/isa/isa.h
 ISAS = {

@@ -56,7 +56,7 @@ def examine() -> Iterator[Finding]:
     yield from found
     if any(f.level == "wrong" for f in found):
         return
-    for check in (c_library, build_age, self_test, numba, threads, team, denormals, openmp_runtimes, fork, cuda):
+    for check in (c_library, build_age, self_test, numba, threads, team, denormals, fork, cuda):
         try:
             yield from check()
         except Exception as error:
@@ -172,15 +172,10 @@ def threads() -> Iterator[Finding]:
     if quota is not None and quota < n:
         yield Finding("note", f"{n} threads, but the container's quota is {quota:.3g} CPUs",
                       f"export TILEWRIGHT_NUM_THREADS={max(1, int(quota))}")
-    limit, dynamic = os.environ.get("OMP_THREAD_LIMIT", ""), os.environ.get("OMP_DYNAMIC", "")
-    if limit.isdigit() and int(limit) < n:
-        yield Finding("note", f"OMP_THREAD_LIMIT={limit} is below {n} threads", "unset OMP_THREAD_LIMIT")
-    if dynamic.lower() == "true":
-        yield Finding("note", f"OMP_DYNAMIC={dynamic} lets OpenMP start fewer than {n} threads", "unset OMP_DYNAMIC")
 
 
 def team() -> Iterator[Finding]:
-    """Are several threads faster than one? On CPUs that others use, a spinning team can be a hundred times slower."""
+    """Are several threads faster than one? On CPUs that others use they need not be."""
     import numpy as np
 
     from .. import ops
@@ -205,7 +200,7 @@ def team() -> Iterator[Finding]:
     if together > 1.5 * alone:
         longer = f"{together / alone:.0f} times as long as one"
         yield Finding("note", f"{n} threads take {longer}: something else uses the CPUs",
-                      "export OMP_WAIT_POLICY=passive, or TILEWRIGHT_NUM_THREADS=1")
+                      "export TILEWRIGHT_NUM_THREADS=1")
     else:
         yield Finding("ok", f"{n} threads are {alone / together:.1f} times as fast as one")
 
@@ -218,18 +213,6 @@ def denormals() -> Iterator[Finding]:
     if not (smallest * np.float32(1.0)).all():
         yield Finding("wrong", "this process flushes denormals to zero, so results in the far tails are lost",
                       "find the library built with -ffast-math that sets it: python -X importtime shows what is loaded")
-
-
-def openmp_runtimes() -> Iterator[Finding]:
-    """Two OpenMP runtimes in one process fight for the CPUs."""
-    try:
-        maps = Path("/proc/self/maps").read_text()
-    except OSError:
-        return
-    loaded = [name for name in ("libgomp", "libiomp5", "libomp") if f"/{name}" in maps]
-    if len(loaded) > 1:
-        yield Finding("note", f"{len(loaded)} OpenMP runtimes in one process ({', '.join(loaded)}) fight for the CPUs",
-                      "export OMP_WAIT_POLICY=passive")
 
 
 def fork() -> Iterator[Finding]:

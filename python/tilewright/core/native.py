@@ -111,6 +111,33 @@ def get_library() -> str:
     return str(_PACKAGE / "libtilewright.so")
 
 
+def _register_with_threadpoolctl() -> None:
+    """Let threadpoolctl, where it is installed, see and set the number of threads, as it does for every BLAS."""
+    try:
+        import threadpoolctl
+    except ImportError:
+        return
+
+    class Controller(threadpoolctl.LibController):  # type: ignore[misc]
+        user_api = "blas"
+        internal_api = "tilewright"
+        filename_prefixes = ("libtilewright",)
+        check_symbols = ("tw_get_num_threads", "tw_set_num_threads")
+
+        def get_num_threads(self) -> int:
+            return self.dynlib.tw_get_num_threads()
+
+        def set_num_threads(self, num_threads: int) -> None:
+            self.dynlib.tw_set_num_threads(num_threads)
+
+        def get_version(self) -> None:
+            return None
+
+    threadpoolctl.register(Controller)
+
+
 _missing = _load()
+if door is not None:
+    _register_with_threadpoolctl()
 if _missing is not None and os.environ.get("TILEWRIGHT_ISA") and lib is not None:
     warnings.warn(f"the C backend is off: {_missing}", RuntimeWarning, stacklevel=2)

@@ -1,6 +1,6 @@
 """One knob for the threads of all backends, and the pool that runs Numba's kernels over ranges.
 
-With the C library there, its number (OpenMP's) is the number: TILEWRIGHT_NUM_THREADS, `set_num_threads`, `threads` and
+With the C library there, its number is the number: TILEWRIGHT_NUM_THREADS, `set_num_threads`, `threads` and
 threadpoolctl all act on it, and Numba's kernels follow it too. Without it this module keeps one of its own.
 
 The pool is Python threads running compiled code that holds no GIL. Work is cut into ranges; whoever is free takes the
