@@ -15,7 +15,8 @@ BUILDER = ROOT / "csrc" / "build_c.py"
 
 
 def test_self_check_on_aarch64(tmp_path: Path) -> None:
-    missing = [tool for tool in (CC, QEMU) if shutil.which(tool) is None] + [str(p) for p in (SYSROOT, BUILDER) if not p.exists()]
+    missing = [tool for tool in (CC, QEMU) if shutil.which(tool) is None]
+    missing += [str(p) for p in (SYSROOT, BUILDER) if not p.exists()]
     if missing:
         reason = f"no {', '.join(missing)}: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
         if os.environ.get("CI") == "true":
@@ -24,9 +25,9 @@ def test_self_check_on_aarch64(tmp_path: Path) -> None:
     library = tmp_path / "libtilewright.so"
     subprocess.run([sys.executable, str(BUILDER), "--cc", CC, "--out", str(library)], check=True)
     program, source = tmp_path / "self_check", ROOT / "tests" / "c" / "self_check.c"
-    subprocess.run([CC, "-std=c11", "-O1", "-I", str(ROOT / "csrc"), str(source), str(library), "-lm", "-o", str(program)],
-                   check=True)
-    done = subprocess.run([QEMU, "-L", str(SYSROOT), "-E", f"LD_LIBRARY_PATH={tmp_path}", str(program)], capture_output=True,
-                          text=True, timeout=600)
+    subprocess.run([CC, "-std=c11", "-O1", "-I", str(ROOT / "csrc"), str(source), str(library), "-lm",
+                    "-o", str(program)], check=True)
+    done = subprocess.run([QEMU, "-L", str(SYSROOT), "-E", f"LD_LIBRARY_PATH={tmp_path}", str(program)],
+                          capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "isa neon, complaints 0" in done.stdout

@@ -51,7 +51,8 @@ def test_only_floats_have_gradients():
 def test_numbers_and_text():
     x = leaf(2.0)
     assert x.item() == 2.0 and float(x) == 2.0 and int(x) == 2 and bool(x)
-    assert repr(x) == "Tensor([2.], float64, requires_grad=True)" and repr(x * 2) == "Tensor([4.], float64, from multiply)"
+    assert repr(x) == "Tensor([2.], float64, requires_grad=True)"
+    assert repr(x * 2) == "Tensor([4.], float64, from multiply)"
 
 
 def test_float32_stays_float32():

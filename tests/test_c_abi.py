@@ -13,7 +13,8 @@ from tilewright.core import native
 SELF_CHECK = Path(__file__).parent / "c" / "self_check.c"
 CC = shutil.which(os.environ.get("CC", "cc").split()[0])
 
-pytestmark = pytest.mark.skipif(native.lib is None or CC is None, reason="the C backend is not here, or no C compiler is")
+pytestmark = pytest.mark.skipif(native.lib is None or CC is None,
+                                reason="the C backend is not here, or no C compiler is")
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +22,15 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """self_check.c, compiled and linked as the documentation says."""
     out = tmp_path_factory.mktemp("c_abi") / "self_check"
     library = Path(native.get_library())
-    subprocess.run([CC, "-std=c11", "-Wall", "-Wextra", "-Werror", "-I", native.get_include(), str(SELF_CHECK), str(library),
-                    f"-Wl,-rpath,{library.parent}", "-lm", "-o", str(out)], check=True)
+    subprocess.run([CC, "-std=c11", "-Wall", "-Wextra", "-Werror", "-I", native.get_include(), str(SELF_CHECK),
+                    str(library), f"-Wl,-rpath,{library.parent}", "-lm", "-o", str(out)], check=True)
     return out
 
 
 @pytest.mark.parametrize("isa", native.isas())
 def test_plain_c_program(program: Path, isa: str) -> None:
-    done = subprocess.run([program], env={**os.environ, "TILEWRIGHT_ISA": isa}, capture_output=True, text=True, timeout=300)
+    env = {**os.environ, "TILEWRIGHT_ISA": isa}
+    done = subprocess.run([program], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"isa {isa}, complaints 0" in done.stdout
     assert "tw_cblas_sgemm: lda is less than A's rows are long; nothing was computed" in done.stderr
@@ -41,7 +43,8 @@ def test_library_needs_no_python() -> None:
 
 @pytest.mark.skipif(shutil.which("nm") is None, reason="nm (binutils) is not here")
 def test_library_exports_the_header_and_nothing_else() -> None:
-    nm = subprocess.run(["nm", "-D", "--defined-only", native.get_library()], check=True, capture_output=True, text=True)
+    nm = subprocess.run(["nm", "-D", "--defined-only", native.get_library()], check=True, capture_output=True,
+                        text=True)
     exported = {line.split()[-1] for line in nm.stdout.splitlines()}
     header = (Path(native.get_include()) / "tilewright.h").read_text()
     assert {name for name in exported if f"{name}(" not in header} == set()

@@ -84,14 +84,16 @@ def test_initialisation_is_pytorchs_and_seeded():
 
 
 def test_every_activation_of_the_table_has_a_module():
-    ops = {name for name, spec in registry.specs().items() if spec.family == "activation" and not name.endswith("_backward")}
+    ops = {name for name, spec in registry.specs().items()
+           if spec.family == "activation" and not name.endswith("_backward")}
     assert {c.op for c in nn.Activation.__subclasses__()} == ops
 
 
 @pytest.mark.parametrize("layer", [*nn.Activation.__subclasses__(), lambda: nn.GELU("tanh"), lambda: nn.LeakyReLU(0.2),
                                    lambda: nn.ELU(2.0)])
 def test_a_fused_activation_is_the_activation(layer):
-    linear, activation, x = nn.Linear(5, 4, seed=0, dtype=np.float64), layer(), np.random.default_rng(1).standard_normal((3, 5))
+    linear, activation = nn.Linear(5, 4, seed=0, dtype=np.float64), layer()
+    x = np.random.default_rng(1).standard_normal((3, 5))
     fused, apart = nn.Sequential(linear, activation), lambda x: activation(linear(x))
     np.testing.assert_allclose(fused(x).data, apart(tw.Tensor(x)).data, rtol=1e-14)
     assert tw.gradcheck(fused, [x]) and tw.gradcheck(apart, [x])

@@ -23,7 +23,8 @@ ACTIVATIONS = {
 }
 
 
-def by_hand(weights: list[np.ndarray], x: np.ndarray, labels: np.ndarray, activation: str) -> tuple[float, list[np.ndarray]]:
+def by_hand(weights: list[np.ndarray], x: np.ndarray, labels: np.ndarray,
+            activation: str) -> tuple[float, list[np.ndarray]]:
     """Loss and gradients of [w1 (n1, n0), b1 (n1,), w2, b2, ...] for x (R, n0), by the chain rule, in float64."""
     f, df = ACTIVATIONS[activation]
     weights = [w.astype(np.float64) for w in weights]

@@ -14,7 +14,8 @@ from tilewright.core import native
 pytestmark = pytest.mark.skipif(native.door is None, reason="the C backend is not here")
 
 # Each way through the driver, large enough for several threads: packed, transposed operands, streamed, dot, direct.
-SHAPES = [(300, 310, 290), (64, 64, 2000), (3, 2000, 700), (9, 3000, 500), (2500, 10, 300), (10, 2500, 300), (3000, 40, 40)]
+SHAPES = [(300, 310, 290), (64, 64, 2000), (3, 2000, 700), (9, 3000, 500), (2500, 10, 300), (10, 2500, 300),
+          (3000, 40, 40)]
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +113,8 @@ def test_threadpoolctl_sees_and_limits_the_pool() -> None:
 
 def test_environment_sets_the_default(child_env: dict[str, str]) -> None:
     code = "from tilewright.core import native; print(native.get_num_threads())"
-    for env, expected in (({"TILEWRIGHT_NUM_THREADS": "3", "OMP_NUM_THREADS": "5"}, "3"), ({"OMP_NUM_THREADS": "5"}, "5")):
-        done = subprocess.run([sys.executable, "-c", code], env=child_env | env, capture_output=True, text=True, check=True)
+    for env, expected in (({"TILEWRIGHT_NUM_THREADS": "3", "OMP_NUM_THREADS": "5"}, "3"),
+                          ({"OMP_NUM_THREADS": "5"}, "5")):
+        done = subprocess.run([sys.executable, "-c", code], env=child_env | env, capture_output=True, text=True,
+                              check=True)
         assert done.stdout.strip() == expected

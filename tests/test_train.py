@@ -51,7 +51,8 @@ def epochs(output: str) -> list[str]:
 
 
 def test_the_report(table, tmp_path):
-    code, output = run(table, *FAST, "--norm", "rms", "--activation", "silu", "--optimizer", "sgd", "--schedule", "step")
+    code, output = run(table, *FAST, "--norm", "rms", "--activation", "silu", "--optimizer", "sgd",
+                       "--schedule", "step")
     assert code == 0 and len(epochs(output)) == 3
     assert "flowers: 120 rows to train, 30 to test, 4 features, 3 classes" in output
     for expected in (r"test accuracy +\d+\.\d\d% \(\d+ of 30 rows\)", r"time per step +\d+ us", r"samples/s +[\d,]+",
@@ -145,7 +146,8 @@ def test_hostile_checkpoints(table, tmp_path, damage):
 
 @pytest.mark.parametrize("arguments, expected", [
     (["nowhere.csv"], "nowhere.csv: there is no such file"), (["digits.txt"], "train takes digits, mnist, or a file"),
-    (["TABLE", "--target", "5"], "no column|none with the number 5"), (["TABLE", "--target", "w"], "line 2, column 5 .'kind'"),
+    (["TABLE", "--target", "5"], "no column|none with the number 5"),
+    (["TABLE", "--target", "w"], "line 2, column 5 .'kind'"),
     (["TABLE", "--layers", "12,x"], "--layers"), (["TABLE", "--activation", "swoosh"], "swoosh"),
     (["TABLE", "--optimizer", "lbfgs"], "--optimizer"), (["TABLE", "--schedule", "x"], "--schedule"),
     (["TABLE", "--backend", "abacus"], "no backend"), (["TABLE", "--epochs", "0"], "--epochs"),
@@ -168,7 +170,8 @@ def test_defaults_stand_in_two_places():
 def test_a_loss_that_explodes(table):
     with np.errstate(all="ignore"):
         code, output = run(table, *FAST, "--lr", "1e30", "--optimizer", "sgd", "--norm", "none", "--schedule", "none")
-    assert code == 2 and re.search("error: the loss became (nan|inf) in epoch 1, step .* try an --lr below 1e\\+30", output)
+    assert code == 2
+    assert re.search("error: the loss became (nan|inf) in epoch 1, step .* try an --lr below 1e\\+30", output)
 
 
 def test_text_in_a_column_of_numbers(table):
@@ -207,7 +210,8 @@ PROGRAM = "import typer; from tilewright.cli.train import train; app = typer.Typ
 def test_ctrl_c_saves_and_says_how_to_resume(table, tmp_path, child_env):
     path = tmp_path / "stopped.safetensors"
     command = [sys.executable, "-c", PROGRAM, table, *FAST, "--epochs", "100000", "--save", str(path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=child_env, cwd=tmp_path)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=child_env,
+                               cwd=tmp_path)
     try:
         assert process.stdout is not None
         lines = []
