@@ -8,9 +8,11 @@ from tilewright.kernels.gemm.spec import activate, compute_dtype
 
 
 def _matmul(call: Call, outs: tuple) -> None:
-    a, b = (x.astype(compute_dtype(call.dtype), copy=False) for x in call.inputs)
     with np.errstate(all="ignore"):
-        outs[0][...] = np.matmul(a, b)
+        if compute_dtype(call.dtype) == call.dtype:
+            np.matmul(*call.inputs, out=outs[0])
+        else:
+            outs[0][...] = np.matmul(*(x.astype(compute_dtype(call.dtype)) for x in call.inputs))
 
 
 def _gemm(call: Call, outs: tuple) -> None:
@@ -33,8 +35,8 @@ def _linear_backward(call: Call, outs: tuple) -> None:
     dy, x, w = call.inputs
     dx, dw, dbias = outs
     with np.errstate(all="ignore"):
-        dx[...] = np.matmul(dy, w)
-        dw[...] = np.matmul(dy.T, x)
+        np.matmul(dy, w, out=dx)
+        np.matmul(dy.T, x, out=dw)
         dbias[...] = np.matmul(np.ones((1, dy.shape[0]), dy.dtype), dy)[0]
 
 

@@ -224,7 +224,7 @@ def _bench(op: str) -> Callable[[np.random.Generator, str, str], Iterator[Case]]
     def bench(rng: np.random.Generator, dtype: str, size: str) -> Iterator[Case]:
         sizes = {"small": (64, 64, 10), "medium": (784, 256, 10), "large": (1024, 1024, 1024)}[size]
         shapes: list[tuple[int, ...]] = [s for i, o in zip(sizes, sizes[1:], strict=False) for s in ((o, i), (o,))]
-        table = {"sgd_step": {"lr": 1e-6, "momentum": 0.9}, "clip_grad_norm": {"max_norm": 1e9}}
+        table = {"sgd_step": {"lr": 1e-6, "momentum": 0.9}, "clip_grad_norm": {"max_norm": 1.0}}
         attrs = table.get(op, {"step": 10, "lr": 1e-6})
         yield Case(tuple(_parameters(op, rng, dtype, shapes)), attrs, "-".join(map(str, sizes)))
     return bench

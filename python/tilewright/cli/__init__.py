@@ -8,7 +8,7 @@ import typer
 
 from . import bench, compare, doctor, info, train
 
-app = typer.Typer(name="tilewright", help="Hand-written kernels in Numba, C and CUDA behind one Python call.",
+app = typer.Typer(name="tilewright", help="Hand-written kernels in C and Numba behind one Python call.",
                   no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(info.info)
 app.command()(compare.compare)

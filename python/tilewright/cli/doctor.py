@@ -92,7 +92,8 @@ def c_library() -> Iterator[Finding]:
 
     reason = native.missing_reason()
     if reason is not None:
-        yield Finding("wrong", f"no C backend: {reason}", REBUILD)
+        first = "" if "compiler" not in reason else "install gcc or clang, then "
+        yield Finding("wrong", f"no C backend: {reason}", first + REBUILD)
         return
     isas = native.isas()
     lower = f", though {isas[0]} would run: TILEWRIGHT_ISA asks for it" if native.isa() != isas[0] else ""
