@@ -32,6 +32,11 @@ class Module:
     >>> model = tw.nn.Sequential(tw.nn.Linear(3, 2, seed=0), tw.nn.ReLU())
     >>> [(name, p.shape) for name, p in model.named_parameters()]
     [('0.weight', (2, 3)), ('0.bias', (2,))]
+    >>> model
+    Sequential(
+      0: Linear(weight (2, 3), bias (2,))
+      1: ReLU()
+    )
     """
 
     training = True
@@ -42,6 +47,14 @@ class Module:
 
     def __call__(self, *args: Any) -> Any:
         return self.forward(*args)
+
+    def __repr__(self) -> str:
+        own = [f"{name} {value.shape}" for name, value in vars(self).items() if isinstance(value, Parameter)]
+        below = [f"{name.removeprefix('layers.')}: {child!r}" for name, child in self.named_children()]
+        if not below:
+            return f"{type(self).__name__}({', '.join(own)})"
+        lines = "\n".join(own + below).replace("\n", "\n  ")
+        return f"{type(self).__name__}(\n  {lines}\n)"
 
     # ---- what is in it
 
