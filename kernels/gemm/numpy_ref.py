@@ -8,11 +8,12 @@ from tilewright.kernels.gemm.spec import activate, compute_dtype
 
 
 def _matmul(call: Call, outs: tuple) -> None:
+    a, b = call.inputs
     with np.errstate(all="ignore"):
         if compute_dtype(call.dtype) == call.dtype:
-            np.matmul(*call.inputs, out=outs[0])
+            np.matmul(a, b, out=outs[0])
         else:
-            outs[0][...] = np.matmul(*(x.astype(compute_dtype(call.dtype)) for x in call.inputs))
+            outs[0][...] = np.matmul(a.astype(np.float32), b.astype(np.float32))
 
 
 def _gemm(call: Call, outs: tuple) -> None:
