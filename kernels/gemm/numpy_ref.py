@@ -1,13 +1,15 @@
 """The reference products, by NumPy's matmul and so by its BLAS."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tilewright.core.registry import FLOATS, HALVES, Call, Kernel
 from tilewright.kernels.gemm.spec import activate, compute_dtype
 
 
-def _matmul(call: Call, outs: tuple) -> None:
+def _matmul(call: Call, outs: Sequence[np.ndarray]) -> None:
     a, b = call.inputs
     with np.errstate(all="ignore"):
         if compute_dtype(call.dtype) == call.dtype:
