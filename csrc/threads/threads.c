@@ -78,6 +78,7 @@ typedef struct job {
     atomic_ptrdiff_t next;
     int wanted;        // workers that may still join; above 0 while the job is on the list
     atomic_int inside; // workers that have joined and not left
+    int cpu;           // where the caller runs, or -1
     struct job *later;
 } job;
 
@@ -86,6 +87,28 @@ static pthread_cond_t work = PTHREAD_COND_INITIALIZER, left = PTHREAD_COND_INITI
 static job *jobs; // those that want workers
 static atomic_int listed;
 static int workers, asleep;
+
+// A thread that is woken often starts on the CPU of the one who woke it, and the two then share it for milliseconds while
+// another stands idle. A worker that finds itself there leaves that CPU to the caller.
+
+static int current_cpu(void) {
+#ifdef __linux__
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+static void leave_cpu(int cpu) {
+#ifdef __linux__
+    cpu_set_t cpus;
+    if (sched_getaffinity(getpid(), sizeof cpus, &cpus)) return; // of the main thread: what the process may use
+    CPU_CLR(cpu, &cpus);
+    if (CPU_COUNT(&cpus)) sched_setaffinity(0, sizeof cpus, &cpus);
+#else
+    (void)cpu;
+#endif
+}
 
 static void pause_briefly(void) {
 #if defined __x86_64__ || defined __i386__
@@ -127,6 +150,7 @@ static void *worker(void *unused) {
             j->wanted--;
         pthread_mutex_unlock(&lock);
 
+        if (j->cpu >= 0 && j->cpu == current_cpu()) leave_cpu(j->cpu);
         take_tasks(j);
 
         pthread_mutex_lock(&lock);
@@ -153,7 +177,7 @@ void tw_parallel(ptrdiff_t tasks, double ns, tw_task *run, void *context) {
         for (ptrdiff_t task = 0; task < tasks; task++) run(context, task);
         return;
     }
-    job j = {.run = run, .context = context, .tasks = tasks, .wanted = threads - 1};
+    job j = {.run = run, .context = context, .tasks = tasks, .wanted = threads - 1, .cpu = current_cpu()};
 
     pthread_mutex_lock(&lock);
     if (workers < j.wanted) start_workers(j.wanted);
