@@ -7,6 +7,7 @@
 
 #include "../isa/isa.h"
 #include "../threads/threads.h"
+#include "batch.h"
 #include "gemm.h"
 #include "half.h"
 
@@ -170,21 +171,12 @@ static int run_in_slabs(const tw_gemm_call *call) {
 int tw_gemm_through_copies(const tw_gemm_call *call) {
     tw_gemm_call one = *call;
     const ptrdiff_t size = sizes[call->dtype];
-    ptrdiff_t count = 1;
-    for (int axis = 0; axis < call->batch_axes; axis++) count *= call->batch_shape[axis];
     one.batch_axes = 0;
-    for (ptrdiff_t index = 0; index < count; index++) {
-        ptrdiff_t rest = index, a = 0, b = 0, c = 0;
-        for (int axis = call->batch_axes - 1; axis >= 0; axis--) {
-            const ptrdiff_t at = rest % call->batch_shape[axis];
-            rest /= call->batch_shape[axis];
-            a += at * call->a_batch[axis];
-            b += at * call->b_batch[axis];
-            c += at * call->c_batch[axis];
-        }
-        one.a.data = (char *)call->a.data + a * size;
-        one.b.data = (char *)call->b.data + b * size;
-        one.c.data = (char *)call->c.data + c * size;
+    for (ptrdiff_t index = 0, count = tw_batch_count(call); index < count; index++) {
+        const tw_batch_place at = tw_batch_at(call, index);
+        one.a.data = (char *)call->a.data + at.a * size;
+        one.b.data = (char *)call->b.data + at.b * size;
+        one.c.data = (char *)call->c.data + at.c * size;
         const int code = run_in_slabs(&one);
         if (code)
             return code;

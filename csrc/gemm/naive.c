@@ -1,11 +1,11 @@
 // The first step of the ladder: the definition of the product, three loops, nothing else. A user reads it to see what
 // tiles.h computes; a benchmark runs it to show what the tiles gain.
-#include "../tilewright.h"
+#include "batch.h"
 
 #define NAIVE(name, T) \
-    static void name(const tw_gemm_call *call, ptrdiff_t a_at, ptrdiff_t b_at, ptrdiff_t c_at) { \
-        const T *a = (const T *)call->a.data + a_at, *b = (const T *)call->b.data + b_at; \
-        T *c = (T *)call->c.data + c_at; \
+    static void name(const tw_gemm_call *call, tw_batch_place at) { \
+        const T *a = (const T *)call->a.data + at.a, *b = (const T *)call->b.data + at.b; \
+        T *c = (T *)call->c.data + at.c; \
         for (ptrdiff_t i = 0; i < call->m; i++) \
             for (ptrdiff_t j = 0; j < call->n; j++) { \
                 T sum = 0; \
@@ -22,18 +22,7 @@ NAIVE(naive_f64, double)
 int tw_gemm_naive(const tw_gemm_call *call) {
     if (call->dtype > TW_FLOAT64 || call->bias || call->activation != TW_NONE)
         return TW_INVALID;
-    ptrdiff_t count = 1;
-    for (int axis = 0; axis < call->batch_axes; axis++) count *= call->batch_shape[axis];
-    for (ptrdiff_t index = 0; index < count; index++) {
-        ptrdiff_t rest = index, a = 0, b = 0, c = 0;
-        for (int axis = call->batch_axes - 1; axis >= 0; axis--) {
-            const ptrdiff_t at = rest % call->batch_shape[axis];
-            rest /= call->batch_shape[axis];
-            a += at * call->a_batch[axis];
-            b += at * call->b_batch[axis];
-            c += at * call->c_batch[axis];
-        }
-        (call->dtype == TW_FLOAT64 ? naive_f64 : naive_f32)(call, a, b, c);
-    }
+    for (ptrdiff_t index = 0, count = tw_batch_count(call); index < count; index++)
+        (call->dtype == TW_FLOAT64 ? naive_f64 : naive_f32)(call, tw_batch_at(call, index));
     return TW_OK;
 }

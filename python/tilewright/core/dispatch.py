@@ -121,7 +121,7 @@ def select(call: Call, backend: str | None = None) -> Kernel:
             raise BackendUnavailable(f"{call.op} has no kernel {backend or active()!r}; there are: {known or 'none'}")
         reason = why_not(kernel, call)
         if reason is not None:
-            raise BackendUnavailable(f"{call.op} cannot run on {name!r}: {reason}")
+            raise BackendUnavailable(f"{call.op} cannot run on {row_name(kernel)!r}: {reason}")
         return kernel
     reasons = []
     for name in capability.BACKENDS:
