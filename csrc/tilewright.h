@@ -35,7 +35,8 @@ const char *tw_isa(void);
 const char *tw_isa_name(int row);
 const char *tw_isa_error(void);
 
-/* ---- threads: how many a call may use. Set for the process, or for the calling thread alone (returns what it had). */
+/* ---- threads: how many a call may use. Set for the process, or for the calling thread alone; 0 lets that follow the
+ * process again. Returns the number that the thread had of its own, or 0. */
 
 int tw_get_num_threads(void);
 void tw_set_num_threads(int threads);

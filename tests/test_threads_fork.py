@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 
+import tilewright as tw
 from tilewright.core import native
 
 pytestmark = pytest.mark.skipif(native.door is None, reason="the C backend is not here")
@@ -90,8 +91,9 @@ def test_number_set_for_all_threads_and_for_one() -> None:
 
     def look() -> None:
         seen.append(native.get_num_threads())
-        assert native.set_local_threads(1) == 3
+        assert native.set_local_threads(1) == 0
         seen.append(native.get_num_threads())
+        assert native.set_local_threads(0) == 1 and native.get_num_threads() == 3
 
     other = threading.Thread(target=look)
     other.start()
@@ -99,6 +101,17 @@ def test_number_set_for_all_threads_and_for_one() -> None:
     assert seen == [3, 1] and native.get_num_threads() == 3
     native.set_num_threads(0)  # at least one
     assert native.get_num_threads() == 1
+
+
+def test_a_block_gives_the_thread_back_to_the_process() -> None:
+    native.set_num_threads(2)
+    with tw.threads(3):
+        tw.set_num_threads(1)
+    assert native.get_num_threads() == 1
+    native.set_num_threads(2)
+    with tw.threads(3), tw.threads(4):
+        pass
+    assert native.get_num_threads() == 2
 
 
 def test_threadpoolctl_sees_and_limits_the_pool() -> None:

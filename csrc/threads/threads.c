@@ -37,8 +37,9 @@ void tw_set_num_threads(int threads) {
 }
 
 int tw_set_local_threads(int threads) {
-    const int before = tw_get_num_threads();
-    mine = threads < 1 ? 1 : threads;
+    tw_get_num_threads(); // drops a number that a later tw_set_num_threads has overruled
+    const int before = mine;
+    mine = threads < 0 ? 0 : threads;
     return before;
 }
 

@@ -89,8 +89,8 @@ def set_num_threads(threads: int) -> None:
 
 
 def set_local_threads(threads: int) -> int:
-    """Set it for the calling thread alone; returns what it was."""
-    return 1 if lib is None else lib.tw_set_local_threads(threads)
+    """Set it for the calling thread alone, 0 for the process's; returns what that was, 0 if it followed the process."""
+    return 0 if lib is None else lib.tw_set_local_threads(threads)
 
 
 def get_include() -> str:
