@@ -69,6 +69,26 @@ int tw_gemm(const tw_gemm_call *call);
 /* How tw_gemm would run the call, in a few words ("avx512 8x48 packed, 2 threads"), into text[0 .. size-1]. */
 int tw_gemm_describe(const tw_gemm_call *call, char *text, size_t size);
 
+/* The numbers by which tw_gemm chooses its way and its blocks. Each is measured for the instruction set in use or follows
+ * from the caches of the machine; which way a product goes decides the order of its sums, so results are the same bits only
+ * under the same numbers. */
+typedef struct {
+    ptrdiff_t l1_bytes, l2_bytes; /* data caches of one core; facts, on which nothing depends once the rest is set */
+    ptrdiff_t direct_bytes;       /* a b of at most so many bytes is read where it lies */
+    ptrdiff_t stream_rows;        /* a larger b, too, if a has at most so many rows */
+    ptrdiff_t stream_bytes;       /* of c, stay in L1 while b streams past */
+    ptrdiff_t stream_depth;       /* so many rows of b at a time */
+    ptrdiff_t column_bytes;       /* of a column in a packed block of b: 2048 are 512 rows of float32 */
+    ptrdiff_t block_bytes;        /* of such a block, which stays in L2 */
+    double vector_ns;             /* one multiply-add of vectors: by this the work of a product is estimated */
+    double parallel_ns;           /* less work than this stays on the calling thread */
+} tw_gemm_tuning;
+
+/* The numbers in force, for the whole process; and others in their place, from the next product on, or with NULL the
+ * library's own again. TW_INVALID: one is not finite, negative, or out of all proportion. */
+void tw_get_gemm_tuning(tw_gemm_tuning *tuning);
+int tw_set_gemm_tuning(const tw_gemm_tuning *tuning);
+
 /* The same product by three loops, to compare with; dtype TW_FLOAT32 or TW_FLOAT64. */
 int tw_gemm_naive(const tw_gemm_call *call);
 

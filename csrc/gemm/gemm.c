@@ -1,4 +1,5 @@
 // tw_gemm: from the call as the user makes it to products that the plan understands, and their rectangles to threads.
+#include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -118,7 +119,7 @@ static int run(const tw_product *p, const batch *s) {
     if (plan.down * plan.across == 1 && s->count == 1)
         return tw_run_rectangle(p, &plan, 0);
     job j = {p, &plan, s, plan.down * plan.across, TW_OK};
-    tw_parallel(j.rectangles * s->count, plan.ns * (double)s->count, run_task, &j);
+    tw_parallel(j.rectangles * s->count, plan.threads == 1 ? 0 : HUGE_VAL, run_task, &j);
     return atomic_load_explicit(&j.code, memory_order_relaxed);
 }
 
@@ -175,8 +176,7 @@ int tw_gemm_describe(const tw_gemm_call *call, char *text, size_t size) {
     }
     const tw_plan plan = tw_plan_product(&p, s.count);
     const ptrdiff_t tasks = plan.down * plan.across * s.count;
-    int threads = tw_threads_for(plan.ns * (double)s.count);
-    threads = threads > tasks ? (int)tasks : threads;
+    const int threads = plan.threads > tasks ? (int)tasks : plan.threads;
     char tile[64] = "";
     if (plan.path == TW_PACKED)
         snprintf(tile, sizeof tile, " %dx%d, k by %td, b packed%s", p.kernels->mr, p.kernels->nr, plan.kc,

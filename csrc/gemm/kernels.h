@@ -38,7 +38,6 @@ typedef void tw_sum_rows(ptrdiff_t m, ptrdiff_t n, const void *x, ptrdiff_t x_ro
 typedef struct {
     int size, lanes;                       // bytes of an element, elements of a vector
     int mr, nr;                            // the packed tile: nr = 3 vectors
-    int kc;                                // k is cut into blocks of at most this
     int partial_is_slow;                   // a vector cut short costs a loop: pack such columns
     int rows[TW_MAX_NV];                   // direct tiles 1, 2, 3, 4 vectors wide: how many rows at most
     tw_tile *const *direct[TW_MAX_NV];     // direct[nv - 1][m - 1]: b with rows b_row apart

@@ -36,7 +36,7 @@ typedef struct {
     ptrdiff_t down, across;    // rectangles in a column and in a row of c
     ptrdiff_t kc, nc;          // PACKED: the block of b; STREAM: kc rows of b at a time
     int pack_a, pack_b;        // DIRECT, DOT: b (or the smaller side) goes through a packed panel
-    double ns;                 // estimate for one thread
+    int threads;               // that are worth having for all of the batch
 } tw_plan;
 
 tw_plan tw_plan_product(const tw_product *p, ptrdiff_t batches);

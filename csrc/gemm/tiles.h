@@ -298,7 +298,6 @@ const tw_gemm_kernels TW_NAME(TW_TYPED(tw_gemm)) = {
     .lanes = LANES,
     .mr = MR,
     .nr = NR,
-    .kc = 2048 / sizeof(real),
 #ifndef __AVX2__
     .partial_is_slow = 1,
 #endif

@@ -67,6 +67,27 @@ static void check_products(void) {
     check_gemm(200, 150, 130, 1, 0, 2);
 }
 
+// Products are right by whatever numbers they choose their way.
+static void check_tuning(void) {
+    tw_gemm_tuning usual, t, now;
+    tw_get_gemm_tuning(&usual);
+    expect(usual.l1_bytes >= 8192 && usual.l2_bytes >= usual.l1_bytes, "the caches are known");
+    t = usual, t.vector_ns = NAN;
+    expect(tw_set_gemm_tuning(&t) == TW_INVALID, "a vector_ns of NaN is refused");
+    t = usual, t.block_bytes = -1;
+    expect(tw_set_gemm_tuning(&t) == TW_INVALID, "negative bytes are refused");
+    t = (tw_gemm_tuning){.l1_bytes = 1, .l2_bytes = 1, .stream_bytes = 1024, .stream_depth = 1, .column_bytes = 64,
+                         .block_bytes = 4096, .vector_ns = 1e6};
+    expect(tw_set_gemm_tuning(&t) == TW_OK, "small numbers are taken");
+    check_products();
+    t.direct_bytes = t.column_bytes = 1 << 20, t.stream_rows = 64, t.stream_depth = 7, t.parallel_ns = 1e9;
+    expect(tw_set_gemm_tuning(&t) == TW_OK, "large numbers are taken");
+    check_products();
+    expect(tw_set_gemm_tuning(NULL) == TW_OK, "the library's own numbers are taken back");
+    tw_get_gemm_tuning(&now);
+    expect(!memcmp(&now, &usual, sizeof now), "and are those of the beginning");
+}
+
 static void check_cblas(void) {
     const float a[] = {1, 2, 3, 4, 5, 6}, b[] = {1, 0, 0, 1, 2, -1}; // (2, 3), (3, 2)
     float c[] = {NAN, NAN, NAN, NAN};
@@ -132,6 +153,7 @@ static void check_maps(void) {
 int main(void) {
     if (tw_isa_error()) printf("%s\n", tw_isa_error());
     check_products();
+    check_tuning();
     check_cblas();
     check_maps();
     printf("isa %s, complaints %d\n", tw_isa(), complaints);
