@@ -49,8 +49,8 @@ typedef struct {
     ptrdiff_t row, col; /* strides in elements */
 } tw_matrix;
 
-/* c = activation(alpha a b + beta c + bias), a (m, k), b (k, n), c (m, n), for every index of the batch axes. beta == 0
- * never reads c; alpha == 0 or k == 0 never reads a or b. c must overlap neither a nor b nor itself. float16 and bfloat16
+/* c = activation(alpha a b + beta c + bias) + residual, a (m, k), b (k, n), c (m, n), for every index of the batch axes.
+ * beta == 0 never reads c; alpha == 0 or k == 0 never reads a or b. c must overlap neither a nor b nor itself. float16 and bfloat16
  * are computed in float32. Results are the same bits for any number of threads. */
 typedef struct {
     int dtype;      /* TW_FLOAT32, TW_FLOAT64, TW_FLOAT16 or TW_BFLOAT16 of everything */
@@ -60,6 +60,7 @@ typedef struct {
     double alpha, beta;
     const void *bias; /* n elements bias_step apart, or NULL */
     ptrdiff_t bias_step;
+    tw_matrix residual; /* (m, n), only without batch axes; its data is NULL for none. It may be c itself, else be apart */
     int batch_axes;
     const ptrdiff_t *batch_shape, *a_batch, *b_batch, *c_batch; /* batch_axes lengths and strides */
 } tw_gemm_call;

@@ -37,7 +37,7 @@ def case(op: str, dtype: str = "float32") -> Case:
     return {
         "matmul": lambda: Case((new(19, 23), new(23, 37))),
         "gemm": lambda: Case((new(19, 23), new(23, 37), new(19, 37)), {"alpha": 0.5, "beta": 2.0}),
-        "linear": lambda: Case((new(19, 23), new(37, 23), new(37)), {"activation": "gelu"}),
+        "linear": lambda: Case((new(19, 23), new(37, 23), new(37), new(19, 37)), {"activation": "gelu"}),
         "gelu": lambda: Case((new(19, 37),)),
         "softmax": lambda: Case((new(19, 37),)),
         "layer_norm": lambda: Case((new(19, 37), new(37), new(37))),

@@ -93,18 +93,23 @@ static size_t bytes_of(ptrdiff_t m, ptrdiff_t n, size_t size) {
     return align64(bytes);
 }
 
+enum { COPIES = 5 }; // c, a, b, bias, residual
+
 // The call with everything that needs it replaced by a copy in rows.
 static int run_one(tw_gemm_call call) {
     const int half = is_half(call.dtype), dtype = call.dtype, reads_ab = call.alpha != 0 && call.k > 0;
     const size_t size = half ? 4 : sizes[dtype];
-    const size_t bytes[4] = {bytes_of(call.m, call.n, size), half && reads_ab ? bytes_of(call.m, call.k, size) : 0,
-                             half && reads_ab ? bytes_of(call.k, call.n, size) : 0, call.bias ? bytes_of(1, call.n, size) : 0};
+    const int copies_residual = call.residual.data && (half || call.residual.col != 1);
+    const size_t bytes[COPIES] = {bytes_of(call.m, call.n, size), half && reads_ab ? bytes_of(call.m, call.k, size) : 0,
+                                  half && reads_ab ? bytes_of(call.k, call.n, size) : 0,
+                                  call.bias ? bytes_of(1, call.n, size) : 0,
+                                  copies_residual ? bytes_of(call.m, call.n, size) : 0};
     size_t total = 64;
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < COPIES; i++)
         if (__builtin_add_overflow(total, bytes[i], &total)) return TW_NO_MEMORY;
-    char *space = total <= KEPT_BYTES ? tw_second_workspace(total) : malloc(total), *next = space, *copies[4];
+    char *space = total <= KEPT_BYTES ? tw_second_workspace(total) : malloc(total), *next = space, *copies[COPIES];
     if (!space) return TW_NO_MEMORY;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < COPIES; i++) {
         copies[i] = next;
         next += bytes[i];
     }
@@ -124,6 +129,10 @@ static int run_one(tw_gemm_call call) {
         copy(dtype, 0, 1, call.n, (tw_matrix){(void *)call.bias, 0, call.bias_step}, copies[3]);
         call.bias = copies[3];
         call.bias_step = 1;
+    }
+    if (copies_residual) {
+        copy(dtype, 0, call.m, call.n, call.residual, copies[4]);
+        call.residual = (tw_matrix){copies[4], call.n, 1};
     }
     if (call.beta != 0) copy(dtype, 0, call.m, call.n, c, copies[0]);
     call.c = (tw_matrix){copies[0], call.n, 1};
@@ -153,6 +162,7 @@ static void run_slab(void *context, ptrdiff_t slab) {
     part.b.data = (char *)part.b.data + j * part.b.col * size;
     part.c.data = (char *)part.c.data + j * part.c.col * size;
     if (part.bias) part.bias = (const char *)part.bias + j * part.bias_step * size;
+    if (part.residual.data) part.residual.data = (char *)part.residual.data + j * part.residual.col * size;
     const int code = run_one(part);
     if (code) atomic_store_explicit(&s->code, code, memory_order_relaxed);
 }

@@ -86,6 +86,18 @@ static void run_task(void *context, ptrdiff_t task) {
         atomic_store_explicit(&j->code, code, memory_order_relaxed);
 }
 
+static int is_residual_c(const tw_gemm_call *call) {
+    const tw_matrix *r = &call->residual, *c = &call->c;
+    return r->data && r->data == c->data && r->row == c->row && r->col == c->col;
+}
+
+// Whether what finishes the rows of c cannot be read along them, or would be overwritten by them.
+static int needs_copies(const tw_gemm_call *call) {
+    return (call->bias && call->bias_step != 1 && call->n > 1) ||
+           (call->residual.data && call->residual.col != 1 && call->n > 1 && !is_residual_c(call)) ||
+           (is_residual_c(call) && call->activation != TW_NONE);
+}
+
 // The product of a call whose c has contiguous rows or columns: fills in *p and *s, transposed where that helps.
 // 0: c has neither, or has contiguous columns but also an epilogue along its rows.
 static int normal_product(const tw_gemm_call *call, tw_product *p, batch *s) {
@@ -99,7 +111,13 @@ static int normal_product(const tw_gemm_call *call, tw_product *p, batch *s) {
     };
     if (call->activation != TW_NONE)
         p->end.activation = tw_activation_kernel(call->dtype, call->activation, &p->end.param);
-    const int plain_end = !p->end.bias && !p->end.activation;
+    if (is_residual_c(call)) { // c before the activation, of which there is none
+        p->beta += 1;
+    } else if (call->residual.data) {
+        p->end.residual = call->residual.data;
+        p->end.residual_row = call->residual.row;
+    }
+    const int plain_end = !p->end.bias && !p->end.activation && !p->end.residual;
     const int rows = call->c.col == 1 || p->n == 1, columns = call->c.row == 1 || p->m == 1;
     if (!rows && !(columns && plain_end))
         return 0;
@@ -125,7 +143,8 @@ static int run(const tw_product *p, const batch *s) {
 
 static int is_valid(const tw_gemm_call *call) {
     if (call->m < 0 || call->n < 0 || call->k < 0 || call->dtype < TW_FLOAT32 || call->dtype > TW_BFLOAT16 ||
-        call->activation < TW_NONE || call->activation > TW_HARDSWISH || call->batch_axes < 0)
+        call->activation < TW_NONE || call->activation > TW_HARDSWISH || call->batch_axes < 0 ||
+        (call->residual.data && call->batch_axes > 0))
         return 0;
     for (int i = 0; i < call->batch_axes; i++)
         if (call->batch_shape[i] < 0)
@@ -149,7 +168,7 @@ int tw_gemm(const tw_gemm_call *call) {
         return TW_OK;
     if (!read_batch(call, &s))
         return TW_INVALID;
-    if (call->dtype > TW_FLOAT64 || (call->bias && call->bias_step != 1 && call->n > 1) || !normal_product(call, &p, &s))
+    if (call->dtype > TW_FLOAT64 || needs_copies(call) || !normal_product(call, &p, &s))
         return tw_gemm_through_copies(call);
     return run(&p, &s);
 }

@@ -29,8 +29,8 @@ typedef void tw_dot(ptrdiff_t k, const void *a, ptrdiff_t a_row, const void *b, 
 // A k x n matrix of any strides into panels of `width` columns, k rows each, one after the other; zeros beyond n.
 typedef void tw_pack(ptrdiff_t k, ptrdiff_t n, ptrdiff_t width, const void *src, ptrdiff_t row, ptrdiff_t col, void *dst);
 
-// Adds bias[0 .. n-1] to each of m rows of c.
-typedef void tw_add_bias(ptrdiff_t m, ptrdiff_t n, const void *bias, void *c, ptrdiff_t c_row);
+// c += x, m rows of n elements; x_row == 0 adds one row, a bias, to all.
+typedef void tw_add_rows(ptrdiff_t m, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *c, ptrdiff_t c_row);
 
 // sum[j] += the column sums of an m x n matrix with contiguous rows, row by row from the first.
 typedef void tw_sum_rows(ptrdiff_t m, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *sum);
@@ -48,7 +48,7 @@ typedef struct {
     int dot_rows[TW_MAX_DOT];              // rows of a in a dot tile over j + 1 rows of b
     tw_dot *dot[TW_MAX_DOT], *dot_one[TW_MAX_DOT]; // dot_rows[j] rows of a; one row
     tw_pack *pack;
-    tw_add_bias *add_bias;
+    tw_add_rows *add_rows;
     tw_sum_rows *sum_rows;
 } tw_gemm_kernels;
 

@@ -5,11 +5,13 @@
 #include "../activation/kernels.h"
 #include "kernels.h"
 
-// What happens to rows of c once they hold their sums, while they are in cache: + bias, then the activation.
+// What happens to rows of c once they hold their sums, while they are in cache: + bias, the activation, + residual.
 typedef struct {
-    const void *bias;        // n elements, or NULL
+    const char *bias;        // n elements, or NULL
     tw_activate *activation; // in place, or NULL
     double param;            // of the activation
+    const char *residual;    // (m, n) with contiguous rows, apart from c, or NULL
+    ptrdiff_t residual_row;
 } tw_epilogue;
 
 // c = alpha a b + beta c: a (m, k), b (k, n), c (m, n); strides in elements, c's rows contiguous; `batches` of them.

@@ -24,11 +24,16 @@ static char *c_at(const tw_product *p, ptrdiff_t i, ptrdiff_t j) { return p->c +
 static ptrdiff_t round_up(ptrdiff_t n, ptrdiff_t unit) { return (n + unit - 1) / unit * unit; }
 
 static void finish(const tw_product *p, rectangle r) {
-    if (p->end.bias)
-        p->kernels->add_bias(r.m, r.n, (const char *)p->end.bias + r.j * p->kernels->size, c_at(p, r.i, r.j), p->c_row);
-    if (p->end.activation)
+    const tw_gemm_kernels *g = p->kernels;
+    const tw_epilogue *end = &p->end;
+    if (end->bias)
+        g->add_rows(r.m, r.n, end->bias + r.j * g->size, 0, c_at(p, r.i, r.j), p->c_row);
+    if (end->activation)
         for (ptrdiff_t i = r.i; i < r.i + r.m; i++)
-            p->end.activation(r.n, c_at(p, i, r.j), c_at(p, i, r.j), p->end.param);
+            end->activation(r.n, c_at(p, i, r.j), c_at(p, i, r.j), end->param);
+    if (end->residual)
+        g->add_rows(r.m, r.n, end->residual + (r.i * end->residual_row + r.j) * g->size, end->residual_row, c_at(p, r.i, r.j),
+                    p->c_row);
 }
 
 // The columns of a rectangle in blocks: one of up to 4 vectors, else blocks of up to 3 of nearly equal width.

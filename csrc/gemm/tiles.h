@@ -207,13 +207,13 @@ INLINE void dot_tile(const int m, const int n, ptrdiff_t k, const real *a, ptrdi
 
 // ---- rows
 
-static void add_bias(ptrdiff_t m, ptrdiff_t n, const void *bias_, void *c_, ptrdiff_t c_row) {
-    const real *bias = bias_;
+static void add_rows(ptrdiff_t m, ptrdiff_t n, const void *x_, ptrdiff_t x_row, void *c_, ptrdiff_t c_row) {
     for (ptrdiff_t i = 0; i < m; i++) {
+        const real *x = (const real *)x_ + i * x_row;
         real *c = (real *)c_ + i * c_row;
         ptrdiff_t j = 0;
-        for (; j + LANES <= n; j += LANES) v_store(c + j, v_load(c + j) + v_load(bias + j));
-        if (j < n) v_store_n(c + j, v_load_n(c + j, n - j) + v_load_n(bias + j, n - j), n - j);
+        for (; j + LANES <= n; j += LANES) v_store(c + j, v_load(c + j) + v_load(x + j));
+        if (j < n) v_store_n(c + j, v_load_n(c + j, n - j) + v_load_n(x + j, n - j), n - j);
     }
 }
 
@@ -311,6 +311,6 @@ const tw_gemm_kernels TW_NAME(TW_TYPED(tw_gemm)) = {
     .dot = {UP_TO_10(DOT_ROW, )},
     .dot_one = {UP_TO_10(DOT_ONE_ROW, )},
     .pack = pack,
-    .add_bias = add_bias,
+    .add_rows = add_rows,
     .sum_rows = sum_rows,
 };

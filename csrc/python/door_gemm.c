@@ -160,28 +160,34 @@ static PyObject *door_gemm(PyObject *self, PyObject *const *args, Py_ssize_t nar
 
 // ---- linear
 
-// linear(x, w, bias, activation, out): x (M, K), w (N, K), bias (N,) or None, activation a code of tilewright.h
+// linear(x, w, bias, residual, activation, out): x (M, K), w (N, K), bias (N,) or None, residual (M, N) or None, activation a
+// code of tilewright.h
 static PyObject *door_linear(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     (void)self;
-    tw_view x, w, bias = {0}, y;
-    if (nargs != 5 || !tw_read(args[0], &x) || !tw_read(args[1], &w) || x.dtype != w.dtype || x.dtype > TW_BFLOAT16 ||
+    tw_view x, w, bias = {0}, residual = {0}, y;
+    if (nargs != 6 || !tw_read(args[0], &x) || !tw_read(args[1], &w) || x.dtype != w.dtype || x.dtype > TW_BFLOAT16 ||
         x.ndim != 2 || w.ndim != 2 || x.shape[1] != w.shape[1])
         return tw_not_plain();
     if (args[2] != Py_None &&
         (!tw_read(args[2], &bias) || bias.dtype != x.dtype || bias.ndim != 1 || bias.shape[0] != w.shape[0]))
         return tw_not_plain();
-    const long activation = PyLong_AsLong(args[3]);
+    const npy_intp shape[2] = {x.shape[0], w.shape[0]};
+    if (args[3] != Py_None && (!tw_read(args[3], &residual) || residual.dtype != x.dtype || residual.ndim != 2 ||
+                               residual.shape[0] != shape[0] || residual.shape[1] != shape[1]))
+        return tw_not_plain();
+    const long activation = PyLong_AsLong(args[4]);
     if (activation == -1 && PyErr_Occurred())
         return NULL;
-    const npy_intp shape[2] = {x.shape[0], w.shape[0]};
-    const int made = tw_output(args[4], x.dtype, 2, shape, &y);
+    const int made = tw_output(args[5], x.dtype, 2, shape, &y);
     if (made <= 0)
         return made < 0 ? NULL : tw_not_plain();
-    if (args[4] != Py_None && !(clear_of(&y, &x) && clear_of(&y, &w) && (!bias.data || clear_of(&y, &bias))))
+    if (args[5] != Py_None && !(clear_of(&y, &x) && clear_of(&y, &w) && (!bias.data || clear_of(&y, &bias)) &&
+                                (!residual.data || tw_identical(&y, &residual) || clear_of(&y, &residual))))
         return refuse(&y);
     const tw_gemm_call call = {.dtype = x.dtype, .activation = (int)activation, .m = shape[0], .n = shape[1], .k = x.shape[1],
                                .a = matrix(&x), .b = transposed(matrix(&w)), .c = matrix(&y), .alpha = 1, .bias = bias.data,
-                               .bias_step = bias.data ? bias.strides[0] / bias.itemsize : 0};
+                               .bias_step = bias.data ? bias.strides[0] / bias.itemsize : 0,
+                               .residual = residual.data ? matrix(&residual) : (tw_matrix){0}};
     return tw_result(run(&call, tw_gemm), y.object);
 }
 

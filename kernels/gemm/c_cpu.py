@@ -37,8 +37,8 @@ def _gemm(call: Call, outs: Sequence[np.ndarray]) -> None:
 
 
 def _linear(call: Call, outs: Sequence[np.ndarray]) -> None:
-    x, w, bias = call.inputs
-    _door("linear", call, x, w, bias, ACTIVATIONS.index(call.attrs["activation"]), outs[0])
+    x, w, bias, residual = call.inputs
+    _door("linear", call, x, w, bias, residual, ACTIVATIONS.index(call.attrs["activation"]), outs[0])
 
 
 def _linear_backward(call: Call, outs: Sequence[np.ndarray]) -> None:

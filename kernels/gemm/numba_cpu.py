@@ -25,7 +25,7 @@ from tilewright.kernels.vector.ranges import compiled, flat, scratch, width
 from tilewright.kernels.vector.rows import column_sums_range
 
 from .blocked import WORK_BYTES, gemm_range
-from .epilogue import activate_range
+from .epilogue import activate_range, add_range
 from .microkernel import MR, NV
 
 SERIAL_FLOPS = 20_000_000  # below, some 80 us, waking a second thread costs more than it brings
@@ -70,14 +70,18 @@ def _contiguous_columns(x: np.ndarray) -> bool:
 
 
 def product(alpha: float, a: np.ndarray, b: np.ndarray, beta: float, c: np.ndarray | None, out: np.ndarray,
-            code: int = 0) -> None:
-    """out = f(alpha * a @ b + beta * c), float32 or float64, any strides; c: (M, N) or (1, N); f: ACTIVATIONS[code]."""
-    if not (out.flags.c_contiguous or not code and _contiguous_columns(out)):
-        if not code and _contiguous_columns(out.T) and (c is None or c.shape == out.shape):
+            code: int = 0, residual: np.ndarray | None = None) -> None:
+    """out = f(alpha * a @ b + beta * c) + residual, float32 or float64, any strides; c: (M, N) or (1, N).
+
+    f: ACTIVATIONS[code]; the residual must be apart from out.
+    """
+    ends = code or residual is not None
+    if not (out.flags.c_contiguous or not ends and _contiguous_columns(out)):
+        if not ends and _contiguous_columns(out.T) and (c is None or c.shape == out.shape):
             product(alpha, b.T, a.T, beta, None if c is None else c.T, out.T)
             return
         stand_in = np.empty(out.shape, out.dtype)
-        product(alpha, a, b, beta, c, stand_in, code)
+        product(alpha, a, b, beta, c, stand_in, code, residual)
         out[...] = stand_in
         return
     if c is None:
@@ -87,8 +91,9 @@ def product(alpha: float, a: np.ndarray, b: np.ndarray, beta: float, c: np.ndarr
         c = out
     kernel = compiled(gemm_range, "fXXfXYyiiii", out.dtype)
     (m, n), k = out.shape, a.shape[1]
-    if code:
-        activate, y = compiled(activate_range, "iyiiiii", out.dtype), out.reshape(-1)
+    if ends:
+        activate, add = compiled(activate_range, "iyiiiii", out.dtype), compiled(add_range, "Xyiiiii", out.dtype)
+        y = out.reshape(-1)
     elif 2 * m * n * k < SERIAL_FLOPS:  # what follows would take as long as a small product
         kernel(alpha, a, b, beta, c, out, scratch(WORK_BYTES, out.dtype), 0, m, 0, n)
         return
@@ -100,6 +105,8 @@ def product(alpha: float, a: np.ndarray, b: np.ndarray, beta: float, c: np.ndarr
             kernel(alpha, a, b, beta, c, out, work, *rectangle)
             if code:
                 activate(code, y, n, *rectangle)
+            if residual is not None:
+                add(residual, y, n, *rectangle)
     run_ranges(run, len(rectangles), 1)
 
 
@@ -126,11 +133,13 @@ def _gemm(call: Call, outs: Sequence[np.ndarray]) -> None:
 
 
 def _linear(call: Call, outs: Sequence[np.ndarray]) -> None:
-    x, w, bias = _single(call.inputs)
+    x, w, bias, residual = _single(call.inputs)
     out = outs[0]
+    if residual is not None and np.may_share_memory(residual, out):
+        residual = residual.copy()
     result = out if out.dtype == x.dtype else np.empty(out.shape, x.dtype)
     code = ACTIVATIONS.index(call.attrs["activation"])
-    product(1.0, x, w.T, 1.0, None if bias is None else flat(bias)[None, :], result, code)
+    product(1.0, x, w.T, 1.0, None if bias is None else flat(bias)[None, :], result, code, residual)
     if result is not out:
         out[...] = result
 

@@ -28,10 +28,11 @@ def _gemm(call: Call, outs: tuple) -> None:
 
 def _linear(call: Call, outs: tuple) -> None:
     x, w = (v.astype(compute_dtype(call.dtype), copy=False) for v in call.inputs[:2])
-    bias = call.inputs[2]
+    bias, residual = call.inputs[2:]
     with np.errstate(all="ignore"):
         z = np.matmul(x, w.T)
-        outs[0][...] = activate(call.attrs["activation"], z if bias is None else z + bias)
+        y = activate(call.attrs["activation"], z if bias is None else z + bias)
+        outs[0][...] = y if residual is None else y + residual
 
 
 def _linear_backward(call: Call, outs: tuple) -> None:

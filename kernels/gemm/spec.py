@@ -101,16 +101,21 @@ def _rows(x: np.ndarray, name: str, copies: list[str]) -> np.ndarray:
 
 def _prepare_linear(inputs: tuple, attrs: dict) -> Call:
     copies: list[str] = []
-    x, w, bias = arrays.operands("linear", ("x", "w", "bias"), inputs, FLOATS + HALVES, copies, optional=("bias",))
+    x, w, bias, residual = arrays.operands("linear", ("x", "w", "bias", "residual"), inputs, FLOATS + HALVES, copies,
+                                           optional=("bias", "residual"))
     activation = attrs.get("activation")
     if activation not in ACTIVATIONS:
         raise ArgumentError(f"linear: no activation {activation!r}; there are: {', '.join(map(str, ACTIVATIONS))}")
     _check_linear("linear", x, w)
     if bias is not None and bias.shape != w.shape[:1]:
         raise ShapeError(f"linear: bias {bias.shape} must have the shape ({w.shape[0]},) of w's rows")
-    flat = (int(np.prod(x.shape[:-1])), w.shape[0])
-    return Call("linear", (_rows(x, "x", copies), w, bias), {"activation": activation},
-                ((x.shape[:-1] + w.shape[:1], x.dtype),), (lambda out: out.reshape(flat),), copies)
+    shape, flat = x.shape[:-1] + w.shape[:1], (int(np.prod(x.shape[:-1])), w.shape[0])
+    if residual is not None:
+        if residual.shape != shape:
+            raise ShapeError(f"linear: residual {residual.shape} must have the shape {shape} of the result")
+        residual = _rows(residual, "residual", copies)
+    return Call("linear", (_rows(x, "x", copies), w, bias, residual), {"activation": activation},
+                ((shape, x.dtype),), (lambda out: out.reshape(flat),), copies)
 
 
 def _check_linear(op: str, x: np.ndarray, w: np.ndarray) -> None:
@@ -191,20 +196,29 @@ def activate(name: str | None, z: np.ndarray) -> np.ndarray:
 
 
 def _linear_oracle(call: Call) -> tuple:
-    x, w, bias = _wide(*call.inputs)
+    x, w, bias, residual = _wide(*call.inputs)
     z = _product(x, w.T)
-    return (activate(call.attrs["activation"], z if bias is None else z + bias),)
+    y = activate(call.attrs["activation"], z if bias is None else z + bias)
+    with np.errstate(invalid="ignore"):
+        return (y if residual is None else y + residual,)
 
 
 def _linear_bound(call: Call, expected: tuple) -> tuple:
-    """The sum's error passed through the activation (Lipschitz), and 4 ULP of the activation itself."""
-    x, w, bias = _wide(*call.inputs)
+    """The sum's error passed through the activation (Lipschitz), and 4 ULP of the activation itself.
+
+    A residual adds one rounding of the result; where it comes in before the bias, one of a sum no larger than both. The
+    activation is no larger than the result and the residual together.
+    """
+    x, w, bias, residual = _wide(*call.inputs)
     dtype = compute_dtype(call.dtype)
     bound = dot_bound(x, w.T, dtype, terms=2)
     if bias is not None:
         bound = bound + eps(dtype) * np.abs(bias)
+    size = np.abs(expected[0]) if residual is None else np.abs(expected[0]) + np.abs(residual)
     if call.attrs["activation"] is not None:
-        bound = LIPSCHITZ * bound + 4 * ulp(expected[0], dtype)
+        bound = LIPSCHITZ * bound + 4 * ulp(size, dtype)
+    if residual is not None:
+        bound = bound + eps(dtype) * np.nan_to_num(size, posinf=0.0)
     return (_store(bound, expected[0], call.dtype),)
 
 
@@ -247,14 +261,15 @@ def _gemm_gradient(run: Any, inputs: tuple, outputs: tuple, grads: tuple, attrs:
 
 
 def _linear_gradient(run: Any, inputs: tuple, outputs: tuple, grads: tuple, attrs: dict) -> tuple:
-    x, w, bias = inputs
+    x, w, bias, residual = inputs
     dy, activation = grads[0], attrs.get("activation")
+    dresidual = None if residual is None else dy
     if activation is not None:
         z = run("linear", x, w, bias)
         more = {"approximate": "tanh"} if activation == "gelu_tanh" else {}
         dy = run(("gelu" if activation == "gelu_tanh" else activation) + "_backward", dy, z, **more)
     dx, dw, dbias = run("linear_backward", dy, x, w)
-    return dx, dw, None if bias is None else dbias
+    return dx, dw, None if bias is None else dbias, dresidual
 
 
 # ---- samples
@@ -313,12 +328,16 @@ def _linear_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
     for i, (m, n, k) in enumerate(_shapes(rng)):
         layout, activation = sampling.any_layout(rng), ACTIVATIONS[i % len(ACTIVATIONS)]
         x, w = new(rng, (m, k), dtype, layout), new(rng, (n, k), dtype, layout)
-        yield Case((x, w, new(rng, (n,), dtype, layout) if i % 4 else None), {"activation": activation},
-                   f"{m}x{n}x{k} {layout} {activation}")
+        bias = new(rng, (n,), dtype, layout) if i % 4 else None
+        residual = new(rng, (m, n), dtype, sampling.any_layout(rng)) if i % 3 == 0 else None
+        yield Case((x, w, bias, residual), {"activation": activation},
+                   f"{m}x{n}x{k} {layout} {activation}{' + residual' * (residual is not None)}")
     for activation in ACTIVATIONS:
-        yield Case((new(rng, (2, 3, 33), dtype), new(rng, (50, 33), dtype), new(rng, (50,), dtype)),
-                   {"activation": activation}, f"3-D {activation}")
-    yield Case((new(rng, (33,), dtype), new(rng, (5, 33), dtype), None), {}, "1-D x")
+        residual = new(rng, (2, 3, 50), dtype)
+        for last in (None, residual):
+            yield Case((new(rng, (2, 3, 33), dtype), new(rng, (50, 33), dtype), new(rng, (50,), dtype), last),
+                       {"activation": activation}, f"3-D {activation}{' + residual' * (last is not None)}")
+    yield Case((new(rng, (33,), dtype), new(rng, (5, 33), dtype), None, new(rng, (5,), dtype)), {}, "1-D x")
 
 
 def _linear_backward_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
@@ -356,10 +375,10 @@ SPECS = [
          _gemm_oracle, _gemm_bound, _flops, _nbytes, _gemm_cases,
          _bench(lambda new, m, n, k: ((new(m, k), new(n, k), new(m, n)), {"alpha": 0.5, "beta": 2.0, "trans_b": True})),
          _gemm_gradient, may_alias=(2,)),
-    Spec("linear", "gemm", "activation(x @ w.T + bias)", ("x", "w", "bias"), _prepare_linear,
+    Spec("linear", "gemm", "activation(x @ w.T + bias) + residual", ("x", "w", "bias", "residual"), _prepare_linear,
          _linear_oracle, _linear_bound, _flops, _nbytes, _linear_cases,
-         _bench(lambda new, m, n, k: ((new(m, k), new(n, k), new(n)), {"activation": "relu"})),
-         _linear_gradient, FLOATS + HALVES),
+         _bench(lambda new, m, n, k: ((new(m, k), new(n, k), new(n), None), {"activation": "relu"})),
+         _linear_gradient, FLOATS + HALVES, may_alias=(3,)),
     Spec("linear_backward", "gemm", "dx = dy @ w, dw = dy.T @ x, dbias = dy.sum(0)", ("dy", "x", "w"),
          _prepare_linear_backward, _linear_backward_oracle, _linear_backward_bound,
          lambda call: 4.0 * call.inputs[0].size * call.inputs[1].shape[1], _nbytes, _linear_backward_cases,

@@ -59,12 +59,12 @@ def gemm(a: Any, b: Any, c: Any = None, *, alpha: float = 1.0, beta: float = 1.0
     return call("gemm", (a, b, c), {"alpha": alpha, "beta": beta, "trans_a": trans_a, "trans_b": trans_b}, out, backend)
 
 
-def linear(x: Any, w: Any, bias: Any = None, *, activation: str | None = None, out: Any = None,
+def linear(x: Any, w: Any, bias: Any = None, residual: Any = None, *, activation: str | None = None, out: Any = None,
            backend: str | None = None) -> Any:
-    """activation(x @ w.T + bias) in one pass: x (…, K), w (N, K), bias (N,) -> (…, N). PyTorch's functional.linear.
+    """activation(x @ w.T + bias) + residual in one pass: x (…, K), w (N, K), bias (N,) -> (…, N), the residual's shape.
 
-    activation: None, "relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "softplus" or
-    "hardswish".
+    Without a residual, PyTorch's functional.linear. activation: None, "relu", "leaky_relu", "elu", "gelu", "gelu_tanh",
+    "silu", "sigmoid", "tanh", "softplus" or "hardswish". `out` may be the residual itself.
 
     >>> import numpy as np, tilewright as tw
     >>> tw.linear(np.array([[1.0, -1.0]]), np.array([[2.0, 1.0], [0.0, 3.0]]), np.array([0.5, 0.5]), activation="relu")
@@ -72,9 +72,9 @@ def linear(x: Any, w: Any, bias: Any = None, *, activation: str | None = None, o
     """
     c = door(backend)
     if c is not None and activation in _CODES and \
-            (y := c.linear(x, w, bias, _CODES[activation], out)) is not NotImplemented:
+            (y := c.linear(x, w, bias, residual, _CODES[activation], out)) is not NotImplemented:
         return y
-    return call("linear", (x, w, bias), {"activation": activation}, out, backend)
+    return call("linear", (x, w, bias, residual), {"activation": activation}, out, backend)
 
 
 def linear_backward(dy: Any, x: Any, w: Any, *,

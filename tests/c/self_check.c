@@ -105,6 +105,32 @@ static void check_cblas(void) {
     expect(tw_gemm(&(tw_gemm_call){.m = -1}) == TW_INVALID, "a negative size is TW_INVALID");
 }
 
+// y = relu(x w^T + bias) + r, into an array apart from r and into r itself
+static void check_residual(void) {
+    enum { M = 7, N = 50, K = 90 };
+    float *x = new_floats(M * K, 1), *w = new_floats(N * K, 1), *bias = new_floats(N, 1), *r = new_floats(M * N, 1);
+    float *y = new_floats(M * N, 0);
+    tw_gemm_call call = {.dtype = TW_FLOAT32, .activation = TW_RELU, .m = M, .n = N, .k = K, .a = {x, K, 1}, .b = {w, 1, K},
+                         .c = {y, N, 1}, .alpha = 1, .bias = bias, .bias_step = 1, .residual = {r, N, 1}};
+    int ok = tw_gemm(&call) == TW_OK;
+    for (int i = 0; i < M; i++)
+        for (int j = 0; j < N; j++) {
+            double sum = bias[j], size = fabs(sum);
+            for (int p = 0; p < K; p++) {
+                sum += (double)x[i * K + p] * w[j * K + p];
+                size += fabs((double)x[i * K + p] * w[j * K + p]);
+            }
+            ok &= fabs(y[i * N + j] - ((sum > 0 ? sum : 0) + r[i * N + j])) <= (K + 4) * 1.2e-7 * (size + 1);
+        }
+    call.c = call.residual;
+    ok &= tw_gemm(&call) == TW_OK;
+    for (int i = 0; i < M * N; i++) ok &= r[i] == y[i];
+    expect(ok, "gemm with a residual");
+    call.batch_axes = 1;
+    expect(tw_gemm(&call) == TW_INVALID, "a residual with batch axes is TW_INVALID");
+    free(x), free(w), free(bias), free(r), free(y);
+}
+
 // ---- everything else: a few elements, against libm in double
 
 static int near(double found, double expected) { return fabs(found - expected) <= 1e-6 + 2e-6 * fabs(expected); }
@@ -155,6 +181,7 @@ int main(void) {
     check_products();
     check_tuning();
     check_cblas();
+    check_residual();
     check_maps();
     printf("isa %s, complaints %d\n", tw_isa(), complaints);
     return complaints > 100 ? 100 : complaints;
