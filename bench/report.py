@@ -21,6 +21,7 @@ from tilewright import bench
 from tilewright.bench.report import groups, mean_ratios
 
 ROOT = Path(__file__).resolve().parents[1]
+PERFORMANCE = ROOT / "docs/PERFORMANCE.md"
 README_OPS = ("matmul", "linear", "gelu", "softmax", "layer_norm", "cross_entropy", "dropout", "embedding",
               "adamw_step")
 PRODUCTS = ("matmul", "linear", "linear_backward")
@@ -65,15 +66,15 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of the last table")
     parser.add_argument("--runs", type=int, default=3, help="of each table")
     args = parser.parse_args()
-    perf = ROOT / "docs/PERFORMANCE.md"
     if os.getloadavg()[0] > 0.5 * args.threads:
-        put(perf, "threads", BUSY)
+        put(PERFORMANCE, "threads", BUSY)
     else:
-        put(perf, "threads", section(calmest(args.runs, *PRODUCTS, "--size", "large", "--threads", str(args.threads))))
-    put(perf, "ladder", section(calmest(args.runs, "matmul", "--ladder")))
-    put(perf, "small", section(calmest(args.runs, "--size", "small")))
+        many = ("--size", "large", "--threads", str(args.threads))
+        put(PERFORMANCE, "threads", section(calmest(args.runs, *PRODUCTS, *many)))
+    put(PERFORMANCE, "ladder", section(calmest(args.runs, "matmul", "--ladder")))
+    put(PERFORMANCE, "small", section(calmest(args.runs, "--size", "small")))
     medium = calmest(args.runs, "--size", "medium")
-    put(perf, "medium", section(medium))
+    put(PERFORMANCE, "medium", section(medium))
     short = replace(medium, results=[r for r in medium.results if r.op in README_OPS])
     put(ROOT / "README.md", "results", section(short))
 

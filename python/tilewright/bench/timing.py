@@ -22,7 +22,7 @@ def interleaved(contestants: Sequence[Callable[[], object]], *, rounds: int = RO
     """
     if not contestants:
         return []
-    once = [min(_seconds(run, 1) for _ in range(2)) for run in contestants]
+    once = [min(seconds_a_call(run, 1) for _ in range(2)) for run in contestants]
     counts = [max(1, round(TURN / max(t, 1e-9))) for t in once]
     turns = [max(FEWEST, min(rounds, int(SHARE / max(t, TURN)))) for t in once]
     times: list[list[float]] = [[] for _ in contestants]
@@ -32,11 +32,12 @@ def interleaved(contestants: Sequence[Callable[[], object]], *, rounds: int = RO
                 if settle:
                     time.sleep(settle)
                     run()  # its own threads awake again
-                mine.append(_seconds(run, count))
+                mine.append(seconds_a_call(run, count))
     return times
 
 
-def _seconds(run: Callable[[], object], count: int) -> float:
+def seconds_a_call(run: Callable[[], object], count: int) -> float:
+    """The mean of `count` calls in a row."""
     calls = range(count)
     start = time.perf_counter()
     for _ in calls:

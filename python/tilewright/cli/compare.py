@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,12 +36,13 @@ def compare(
     from rich.console import Console
 
     from .. import bench
+    from .progress import progress
 
     quiet = markdown or str(json_file) == "-"
     console = Console(stderr=quiet)
     if not console.is_terminal:
         console.width = max(console.width, PLAIN_WIDTH)
-    with _progress(console) as tell:
+    with progress(console) as tell:
         found = bench.compare(ops or (), size=size, dtype=dtype, threads=threads, ladder=ladder, progress=tell)
     if json_file is not None:
         text = json.dumps(bench.to_json(found), indent=1) + "\n"
@@ -52,24 +53,6 @@ def compare(
         for part in (bench.conditions(found), "", table(found), *footer(found)):
             console.print(part, highlight=False, markup=False, soft_wrap=isinstance(part, str))
     raise typer.Exit(1 if found.wrong else 0)
-
-
-class _progress:
-    """A bar with the case that is running; gone when the table comes."""
-
-    def __init__(self, console: Any):
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        columns = (TextColumn("{task.description:36}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self._bar.add_task("", total=None)
-
-    def __enter__(self) -> Any:
-        self._bar.start()
-        return lambda done, total, what: self._bar.update(self._task, completed=done, total=total, description=what)
-
-    def __exit__(self, *exc: object) -> None:
-        self._bar.stop()
 
 
 def table(found: Comparison) -> Table:

@@ -1,0 +1,54 @@
+"""bench/peers.py: contestants in processes of their own, results checked before they are timed, and who is missing."""
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tilewright as tw
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def peers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The program as a module; processes that it starts find it the same way."""
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    return importlib.import_module("peers")
+
+
+def test_rounds_of_one_case_with_numpy_alone(peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that is not there and a backend that cannot run are named; the others go on."""
+    monkeypatch.setitem(peers.peer_calls.PEERS, "gemm", ("numpy", "nonesuch"))
+    missing: dict[str, str] = {}
+    backend = tw.backends()[0]
+    rows = peers.measure("gemm", 1, [backend, "fortran"], 0.0, missing, cases=["8x9x10"])
+    assert [(r.case, r.backend, r.peer) for r in rows] == [("8x9x10", backend, "numpy")]
+    assert rows[0].ratio > 0 and rows[0].seconds > 0
+    assert set(missing) == {"nonesuch, gemm", "tilewright:fortran, gemm"}
+    assert peers.summary(rows)[1][:4] == ("gemm", backend, "1", "1")
+    assert peers.markdown(peers.by_case(rows)).splitlines()[0] == f"| suite | case | {backend}, 1 thread |"
+
+
+@pytest.mark.parametrize("suite", ["elementwise", "overhead", "train"])
+def test_small_cases_are_calls_of_the_table(peers, suite: str) -> None:
+    for case in peers.peer_calls.SUITES[suite]:
+        if any(size in case for size in ("32x32", "8x8", "64-64-10")):
+            peers.peer_calls.prepare("tilewright:numpy", suite, case, 1)()
+
+
+def test_a_wrong_result_is_not_timed(peers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tw, "matmul", lambda a, b, out, backend: out.fill(1))
+    with pytest.raises(ValueError, match="wrong result"):
+        peers.peer_calls.prepare("tilewright:numpy", "gemm", "8x8x8", 1)
+    monkeypatch.setattr(peers.peer_calls, "trainer", lambda who, case: lambda: np.float32(who == "tilewright:c"))
+    with pytest.raises(ValueError, match="wrong losses"):
+        peers.peer_calls.prepare("tilewright:c", "train", "64-64-10 32 sgd relu", 1)
+
+
+def test_the_tables_have_their_places() -> None:
+    text = (ROOT / "docs/PERFORMANCE.md").read_text()
+    assert all(f"<!-- {name} -->" in text and f"<!-- /{name} -->" in text for name in ("peers", "peer-cases"))
