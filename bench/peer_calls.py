@@ -60,7 +60,8 @@ def prepare(who: str, suite: str, case: str, threads: int) -> Run:
     else:
         run = {"numpy": numpy, "mkl": mkl, "torch": torch}[library](op, inputs, attrs, out)
         result = run()
-        wrong = None if np.allclose(out if result is None else result, expectation.expected[0], SAME, SAME) else "another function"
+        same = np.allclose(out if result is None else result, expectation.expected[0], SAME, SAME)
+        wrong = None if same else "another function"
     if wrong:
         raise ValueError(f"wrong result: {wrong}")
     return run
