@@ -38,7 +38,7 @@ def command(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_help_names_the_commands() -> None:
     done = command("--help")
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ("info", "compare", "train", "bench", "doctor"))
+    assert all(name in done.stdout for name in ("info", "compare", "train", "bench", "warmup", "doctor"))
 
 
 def test_the_command_line_loads_without_numpy() -> None:
@@ -115,6 +115,19 @@ def test_an_unknown_operation_is_one_line(run) -> None:
     done = command("compare", "no_such_operation")
     assert done.returncode == 2
     assert done.stderr.startswith("error: no operation 'no_such_operation'") and "Traceback" not in done.stderr
+
+
+# ---- warmup
+
+
+def test_warmup_counts_the_kernels_and_names_them_on_the_way(run) -> None:
+    told: list[str] = []
+    count = tw.warmup("numpy", ("float32", "float64"), progress=lambda done, n, what: told.append(f"{what} {n}"))
+    assert len(told) == count and f"relu float64 {count}" in told
+    result = run("warmup", "--backend", "numpy")
+    assert result.exit_code == 0 and "kernels are ready" in result.output
+    for flags, word in ((("--dtype", "int3"), "no dtype 'int3'"), (("--backend", "fortran"), "no backend 'fortran'")):
+        assert word in str(run("warmup", *flags).exception)
 
 
 # ---- doctor

@@ -2,32 +2,39 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from .core import capability, dispatch, registry
 
 
-def warmup(backend: str = "numba", dtypes: tuple[str, ...] = ("float32",)) -> int:
-    """Run every operation of a backend once, so that Numba compiles now, not at the first call.
+def warmup(backend: str = "numba", dtypes: Sequence[str] = ("float32",), *,
+           progress: Callable[[int, int, str], object] | None = None) -> int:
+    """Run every kernel of a backend on its sample calls, so that Numba compiles now, not at the first call.
 
-    What it compiles stays in its cache on disk. Returns the number of kernels that ran.
+    What it compiles stays in its cache on disk. `progress(done, total, what)` is told before each kernel. Returns the
+    number of kernels that ran. Raises ArgumentError for a name that does not exist, BackendUnavailable for a
+    backend that cannot run here.
 
     >>> import tilewright as tw
     >>> tw.warmup("numpy") > 30
     True
     """
+    registry.check_names("backend", (backend,), capability.BACKENDS)
+    registry.check_names("dtype", dtypes, registry.FLOATS + registry.HALVES)
+    dispatch.require(backend)
     rng = np.random.default_rng(0)
-    count = 0
-    for spec in registry.specs().values():
-        for dtype in dtypes:
-            case = next(iter(spec.bench(rng, dtype, "small")))
+    work = [(spec, dtype, kernel) for spec in registry.specs().values() for dtype in dtypes
+            for kernel in registry.variants(spec.name, backend) if dtype in kernel.dtypes]
+    for done, (spec, dtype, kernel) in enumerate(work):
+        if progress:
+            progress(done, len(work), f"{spec.name} {dtype}")
+        for case in (*spec.bench(rng, dtype, "small"), *spec.cases(rng, dtype)):  # cases: every path of the kernel
             call = spec.prepare(copy.deepcopy(case.inputs), case.attrs)
-            for kernel in registry.variants(spec.name, backend):
-                if dispatch.why_not(kernel, call) is None:
-                    kernel.run(call, call.kernel_outs([np.empty(shape, d) for shape, d in call.outputs]))
-                    count += 1
-    return count
+            if dispatch.why_not(kernel, call) is None:
+                kernel.run(call, call.kernel_outs([np.empty(shape, d) for shape, d in call.outputs]))
+    return len(work)
 
 
 def show_config() -> None:

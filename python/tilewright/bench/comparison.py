@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from ..core import capability, dispatch, registry, threads
-from ..core.errors import ArgumentError
 from ..core.registry import FLOATS, HALVES, Case, Kernel, Spec
 from .accuracy import Accuracy, Expectation, poisoned
 from .host import machine
@@ -89,10 +88,8 @@ def contestants(spec: Spec, ladder: bool = False) -> tuple[list[Kernel], list[Sk
 
 def cases(ops: Sequence[str], sizes: Sequence[str], dtypes: Sequence[str]) -> list[tuple[Spec, str, str, Case]]:
     """(spec, size, dtype, case) of every benchmark; all operations where none is named."""
-    for what, given, known in (("size", sizes, SIZES), ("dtype", dtypes, FLOATS + HALVES)):
-        for name in given:
-            if name not in known:
-                raise ArgumentError(f"no {what} {name!r}; there are: {', '.join(known)}")
+    registry.check_names("size", sizes, SIZES)
+    registry.check_names("dtype", dtypes, FLOATS + HALVES)
     chosen = [registry.spec(op) for op in ops] if ops else list(registry.specs().values())
     rng = np.random.default_rng(0)
     return [(spec, size, dtype, case) for spec in chosen for dtype in dtypes if dtype in spec.dtypes

@@ -58,7 +58,7 @@ class use_backend:
     def __init__(self, name: str):
         backend, _ = parse(name)
         if backend != "auto":
-            _require(backend)
+            require(backend)
         self.name = name
 
     def __enter__(self) -> use_backend:
@@ -79,7 +79,8 @@ def unavailable(backend: str) -> str | None:
     return _available[backend]
 
 
-def _require(backend: str) -> None:
+def require(backend: str) -> None:
+    """Raise BackendUnavailable, with the reason, where a backend cannot run here."""
     reason = unavailable(backend)
     if reason is not None:
         raise BackendUnavailable(f"backend {backend!r} cannot run here: {reason}")
@@ -113,7 +114,7 @@ def select(call: Call, backend: str | None = None) -> Kernel:
     name, variant = parse(backend or active() or "auto")
     family = registry.spec(call.op).family
     if name != "auto":
-        _require(name)
+        require(name)
         rows = registry.kernels(family, name)
         kernel = rows.get((call.op, variant))
         if kernel is None:

@@ -126,6 +126,13 @@ class Kernel:
     supports: Callable[[Call], str | None] = _no_reason
 
 
+def check_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ArgumentError for the first name that is none of those known, and say which there are."""
+    for name in given:
+        if name not in known:
+            raise ArgumentError(f"no {what} {name!r}; there are: {', '.join(known)}")
+
+
 def families() -> list[str]:
     """The folders of `kernels/` that define operations."""
     package = importlib.import_module("tilewright.kernels")
@@ -148,10 +155,8 @@ def specs() -> dict[str, Spec]:
 
 def spec(op: str) -> Spec:
     """The definition of one operation."""
-    try:
-        return specs()[op]
-    except KeyError:
-        raise ArgumentError(f"no operation {op!r}; there are: {', '.join(sorted(specs()))}") from None
+    check_names("operation", (op,), specs())
+    return specs()[op]
 
 
 @cache
