@@ -7,7 +7,10 @@
 
 #include "../tilewright.h"
 
-#define TW_PARALLEL_NS 6000.0 // less work than this is done by the calling thread alone: handing work over costs 1-3 us
+#define TW_SHARE_NS 3000.0 // a thread's share must be so long: handing it to one that is awake costs 0.2-0.5 us
+#define TW_PARALLEL_NS (2 * TW_SHARE_NS) // less than this is done by the calling thread alone
+
+extern _Thread_local int tw_in_task; // the calling thread runs a task: what that calls runs on it alone
 
 typedef void tw_task(void *context, ptrdiff_t task);
 typedef void tw_range(void *context, ptrdiff_t begin, ptrdiff_t end);
