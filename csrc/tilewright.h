@@ -74,7 +74,7 @@ int tw_gemm_describe(const tw_gemm_call *call, char *text, size_t size);
  * from the caches of the machine; which way a product goes decides the order of its sums, so results are the same bits only
  * under the same numbers. */
 typedef struct {
-    ptrdiff_t l1_bytes, l2_bytes; /* data caches of one core; facts, on which nothing depends once the rest is set */
+    ptrdiff_t l1_bytes, l2_bytes; /* data caches of one core */
     ptrdiff_t direct_bytes;       /* a b of at most so many bytes is read where it lies */
     ptrdiff_t stream_rows;        /* a larger b, too, if a has at most so many rows */
     ptrdiff_t stream_bytes;       /* of c, stay in L1 while b streams past */

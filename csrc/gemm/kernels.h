@@ -11,6 +11,8 @@ enum { TW_MAX_NV = 4, TW_MAX_DOT = 10 };
 typedef struct {
     ptrdiff_t a_row, a_col, b_row, c_row;
     double alpha, beta;
+    const char *below; // packed tiles: of each of mr rows of a, these bytes will be read soon
+    ptrdiff_t below_bytes;
 } tw_tile_call;
 
 // One tile of c from `k` columns of a and `k` rows of b. `last` says how many lanes of the tile's last vector exist.

@@ -72,6 +72,7 @@ tw_plan tw_plan_product(const tw_product *p, ptrdiff_t batches) {
         plan.nc = MAX(1, t->stream_bytes / (p->m * g->size) / g->lanes) * g->lanes;
     } else if (plan.path == TW_PACKED) {
         plan.kc = MIN(p->k, even(p->k, t->column_bytes / g->size, 8));
+        plan.fetch_a = !plan.pack_a && plan.rows * plan.kc * g->size > t->l2_bytes / 2;
         plan.nc = even(plan.columns, MAX(1, t->block_bytes / (plan.kc * g->size) / g->nr) * g->nr, g->nr);
     }
     return plan;

@@ -38,6 +38,7 @@ typedef struct {
     ptrdiff_t down, across;    // rectangles in a column and in a row of c
     ptrdiff_t kc, nc;          // PACKED: the block of b; STREAM: kc rows of b at a time
     int pack_a, pack_b;        // DIRECT, DOT: b (or the smaller side) goes through a packed panel
+    int fetch_a;               // PACKED: the rows of a that pass come from beyond L2
     int threads;               // that are worth having for all of the batch
 } tw_plan;
 

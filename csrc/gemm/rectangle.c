@@ -21,6 +21,11 @@ static const char *b_at(const tw_product *p, ptrdiff_t k, ptrdiff_t j) {
 
 static char *c_at(const tw_product *p, ptrdiff_t i, ptrdiff_t j) { return p->c + (i * p->c_row + j) * p->kernels->size; }
 
+static tw_tile_call call_of(const tw_product *p) {
+    return (tw_tile_call){.a_row = p->a_row, .a_col = p->a_col, .b_row = p->b_row, .c_row = p->c_row, .alpha = p->alpha,
+                          .beta = p->beta};
+}
+
 static ptrdiff_t round_up(ptrdiff_t n, ptrdiff_t unit) { return (n + unit - 1) / unit * unit; }
 
 static void finish(const tw_product *p, rectangle r) {
@@ -92,14 +97,14 @@ static int run_direct(const tw_product *p, const tw_plan *plan, rectangle r) {
             return TW_NO_MEMORY;
         pack_blocks(p, r, panels);
     }
-    direct_tiles(p, r, 0, p->k, panels, (tw_tile_call){p->a_row, p->a_col, p->b_row, p->c_row, p->alpha, p->beta});
+    direct_tiles(p, r, 0, p->k, panels, call_of(p));
     finish(p, r);
     return TW_OK;
 }
 
 static int run_stream(const tw_product *p, const tw_plan *plan, rectangle r) {
     const tw_gemm_kernels *g = p->kernels;
-    tw_tile_call call = {p->a_row, p->a_col, p->b_row, p->c_row, p->alpha, p->beta};
+    tw_tile_call call = call_of(p);
     if (p->m <= g->stream_rows) {
         for (ptrdiff_t j = 0; j < r.n; j += plan->nc)
             g->stream[r.m - 1](p->k, MIN(plan->nc, r.n - j), a_at(p, r.i, 0), b_at(p, 0, r.j + j), c_at(p, r.i, r.j + j), &call);
@@ -161,12 +166,15 @@ static void panel_tile(const tw_product *p, rectangle t, ptrdiff_t k, const char
                                                   call);
 }
 
-// The rows i .. i+m-1 of the rectangle times a packed block of b; a as it is or packed, as call says.
-static void row_panel(const tw_product *p, rectangle r, ptrdiff_t k, const char *a, const char *panels, const tw_tile_call *call,
-                      int is_last) {
+// The rows i .. i+m-1 of the rectangle times a packed block of b; a as it is or packed, as call says. `below`: the next rows
+// of a where they come from beyond L2, or NULL; each tile has its share of them fetched.
+static void row_panel(const tw_product *p, rectangle r, ptrdiff_t k, const char *a, const char *below, const char *panels,
+                      tw_tile_call call, int is_last) {
     const ptrdiff_t nr = p->kernels->nr, size = p->kernels->size;
-    for (ptrdiff_t j = 0; j < r.n; j += nr)
-        panel_tile(p, (rectangle){r.i, r.j + j, r.m, MIN(nr, r.n - j)}, k, a, panels + j * k * size, call);
+    call.below = below;
+    call.below_bytes = below ? k * nr / r.n * size + 64 : 0;
+    for (ptrdiff_t j = 0; j < r.n; j += nr, call.below += call.below_bytes)
+        panel_tile(p, (rectangle){r.i, r.j + j, r.m, MIN(nr, r.n - j)}, k, a, panels + j * k * size, &call);
     if (is_last)
         finish(p, r);
 }
@@ -193,8 +201,8 @@ static void first_row_panel(const tw_product *p, rectangle r, ptrdiff_t k0, ptrd
 }
 
 // A block of b, k rows by r.n columns, times all rows of the rectangle.
-static void block(const tw_product *p, rectangle r, ptrdiff_t k0, ptrdiff_t k, char *panels, char *a_panels, tw_tile_call call,
-                  int is_last) {
+static void block(const tw_product *p, const tw_plan *plan, rectangle r, ptrdiff_t k0, ptrdiff_t k, char *panels, char *a_panels,
+                  tw_tile_call call, int is_last) {
     const tw_gemm_kernels *g = p->kernels;
     ptrdiff_t i = 0;
     if (p->b_col == 1 && !a_panels && r.m >= g->mr) {
@@ -216,7 +224,8 @@ static void block(const tw_product *p, rectangle r, ptrdiff_t k0, ptrdiff_t k, c
                 g->pack(k, MIN(TW_A_PANELS * g->mr, r.m - i), g->mr, a, p->a_col, p->a_row, a_panels);
             a = a_panels + in_group * k * g->mr * g->size;
         }
-        row_panel(p, (rectangle){r.i + i, r.j, m, r.n}, k, a, panels, &call, is_last);
+        const char *below = plan->fetch_a ? a + g->mr * p->a_row * g->size : NULL;
+        row_panel(p, (rectangle){r.i + i, r.j, m, r.n}, k, a, below, panels, call, is_last);
     }
 }
 
@@ -227,9 +236,9 @@ static int run_packed(const tw_product *p, const tw_plan *plan, rectangle r) {
     if (!space)
         return TW_NO_MEMORY;
     for (ptrdiff_t j = 0; j < r.n; j += plan->nc) {
-        tw_tile_call call = {p->a_row, p->a_col, p->b_row, p->c_row, p->alpha, p->beta};
+        tw_tile_call call = call_of(p);
         for (ptrdiff_t k = 0; k < p->k; k += plan->kc) {
-            block(p, (rectangle){r.i, r.j + j, r.m, MIN(plan->nc, r.n - j)}, k, MIN(plan->kc, p->k - k), space + a_bytes,
+            block(p, plan, (rectangle){r.i, r.j + j, r.m, MIN(plan->nc, r.n - j)}, k, MIN(plan->kc, p->k - k), space + a_bytes,
                   plan->pack_a ? space : NULL, call, k + plan->kc >= p->k);
             call.beta = 1;
         }

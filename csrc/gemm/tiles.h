@@ -93,19 +93,23 @@ INLINE void direct_tile(const int m, const int nv, ptrdiff_t k, const real *a, c
     store_tile(m, nv, acc, c, last, t);
 }
 
+// The rows of c and of the a below are fetched one by one between stretches of k: all at once they take the line buffers
+// that b and a want (2048x2048x2048: 226 GFLOP/s with c at once and without a, 240 with c spread, 247 with both).
 INLINE void packed_tile(const int m, ptrdiff_t k, const real *a, const real *b, real *c, ptrdiff_t last, const tw_tile_call *t) {
-    const ptrdiff_t a_row = t->a_row, a_col = t->a_col;
+    const ptrdiff_t a_row = t->a_row, a_col = t->a_col, c_row = t->c_row;
+    const char *below = t->below;
     vec acc[MR][TW_MAX_NV], bv[NV];
-    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < NV; j++) {
-        acc[i][j] = (vec){0};
-        __builtin_prefetch(c + i * t->c_row + j * LANES, 1, 3);
-    }
-    UNROLL_BY_4 for (ptrdiff_t p = 0; p < k; p++, a += a_col, b += NR) {
-        UNROLL for (int j = 0; j < NV; j++) {
-            __builtin_prefetch(b + AHEAD * NR + j * LANES, 0, 3);
-            bv[j] = v_load(b + j * LANES);
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < NV; j++) acc[i][j] = (vec){0};
+    for (ptrdiff_t i = 0, p = 0; i < m; i++, below += a_row * (ptrdiff_t)sizeof(real)) {
+        for (int j = 0; j < NV; j++) __builtin_prefetch(c + i * c_row + j * LANES, 1, 3);
+        for (ptrdiff_t at = 0; at < t->below_bytes; at += 64) __builtin_prefetch(below + at, 0, 2);
+        UNROLL_BY_4 for (const ptrdiff_t stop = (i + 1) * k / m; p < stop; p++, a += a_col, b += NR) {
+            UNROLL for (int j = 0; j < NV; j++) {
+                __builtin_prefetch(b + AHEAD * NR + j * LANES, 0, 3);
+                bv[j] = v_load(b + j * LANES);
+            }
+            step(m, NV, acc, a, a_row, bv);
         }
-        step(m, NV, acc, a, a_row, bv);
     }
     store_tile(m, NV, acc, c, last, t);
 }
