@@ -38,7 +38,7 @@ def command(*args: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_help_names_the_commands() -> None:
     done = command("--help")
     assert done.returncode == 0
-    assert all(name in done.stdout for name in ("info", "compare", "train", "bench", "warmup", "doctor"))
+    assert all(name in done.stdout for name in ("info", "compare", "train", "bench", "tune", "warmup", "doctor"))
 
 
 def test_the_command_line_loads_without_numpy() -> None:

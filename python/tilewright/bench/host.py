@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import capability, native, threads
+from ..core.tuning import cpu_name
 
 PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "cffi", "ml_dtypes", "threadpoolctl")
 
@@ -19,21 +20,10 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": cpu_name(), "architecture": platform.machine(), "system": f"{platform.system()} {platform.release()}",
         "cpus": cpus(), "caches": caches(), "memory_bytes": memory(),
-        "isa": native.isa(), "isas": native.isas(), "threads": threads.get_num_threads(),
+        "isa": native.isa(), "isas": native.isas(), "tuned": native.tuned, "threads": threads.get_num_threads(),
         "tilewright": __version__, "python": platform.python_version(), "versions": versions(), "blas": blas(),
         "backends": capability.reasons(),
     }
-
-
-def cpu_name() -> str:
-    """The processor's name as the system gives it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def cpus() -> int:

@@ -56,7 +56,7 @@ def examine() -> Iterator[Finding]:
     yield from found
     if any(f.level == "wrong" for f in found):
         return
-    for check in (c_library, build_age, self_test, numba, threads, team, denormals, fork, cuda):
+    for check in (c_library, tuned_numbers, build_age, self_test, numba, threads, team, denormals, fork, cuda):
         try:
             yield from check()
         except Exception as error:
@@ -102,6 +102,16 @@ def c_library() -> Iterator[Finding]:
     for what, path in files.items():
         if not path.exists():
             yield Finding("wrong", f"the C {what} {path} is missing: C programs cannot be built", REBUILD)
+
+
+def tuned_numbers() -> Iterator[Finding]:
+    """Does a file of `tilewright tune` decide how products are computed?"""
+    from ..core import native, tuning
+
+    if native.tuning_complaint():
+        yield Finding("note", f"{native.tuning_complaint()}", "tilewright tune   (or tilewright tune --reset)")
+    elif native.tuned is not None:
+        yield Finding("ok", f"products follow {tuning.path(native.isa())}")
 
 
 def build_age() -> Iterator[Finding]:

@@ -31,6 +31,7 @@ def lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("memory", _bytes(facts["memory_bytes"]) if facts["memory_bytes"] else "unknown"),
         ("system", facts["system"]),
         ("isa", f"{facts['isa']}" + (f" (this build and machine have {isas}; TILEWRIGHT_ISA chooses)" if isas else "")),
+        ("tuning", _tuning(facts["tuned"])),
         ("threads", f"{facts['threads']} of {facts['cpus']} CPUs"),
         ("python", facts["python"]),
         ("versions", versions),
@@ -38,6 +39,12 @@ def lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     backends = facts["backends"].items()
     return rows + [(name, f"not here: {reason}" if reason else "available") for name, reason in backends]
+
+
+def _tuning(tuned: dict[str, float] | None) -> str:
+    if not tuned:
+        return "the library's own numbers" + (", the best ones measured here" if tuned is not None else "")
+    return "measured here: " + ", ".join(f"{name} {value:g}" for name, value in tuned.items())
 
 
 def _bytes(n: int) -> str:

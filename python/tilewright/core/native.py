@@ -10,15 +10,21 @@ import json
 import os
 import types
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from . import tuning
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 lib: Any = None
 ffi: Any = None
 door: Any = None
+tuned: tuning.Numbers | None = None
+"""The numbers that `tilewright tune` has measured here, as far as they differ from the library's own; None: no file."""
 _missing: str | None = None
+_tuning_complaint: str | None = None
 
 
 def _load() -> str | None:
@@ -36,7 +42,20 @@ def _load() -> str | None:
     if lib.tw_fill_door(id(functions)) != 0:
         return "the C extension could not read NumPy's C interface"
     door = functions
+    _load_tuning()
     return None
+
+
+def _load_tuning() -> None:
+    """Use the numbers of the file that `tilewright tune` wrote, or say once why not."""
+    global tuned, _tuning_complaint
+    try:
+        tuned = tuning.read(isa(), gemm_tuning())
+        if tuned:
+            set_gemm_tuning(tuned)
+    except ValueError as error:
+        tuned, _tuning_complaint = None, f"{tuning.path(isa())} is ignored: {error}"
+        warnings.warn(f"{_tuning_complaint} (tilewright tune measures anew)", RuntimeWarning, stacklevel=2)
 
 
 def _why_not_built(error: ImportError) -> str:
@@ -66,6 +85,28 @@ def isas() -> list[str]:
     while lib is not None and (name := lib.tw_isa_name(len(names))) != ffi.NULL:
         names.append(ffi.string(name).decode())
     return names
+
+
+def gemm_tuning() -> tuning.Numbers:
+    """The numbers by which products choose their way, as tilewright.h explains them."""
+    now = ffi.new("tw_gemm_tuning *")
+    lib.tw_get_gemm_tuning(now)
+    return {name: getattr(now, name) for name, _ in ffi.typeof(now).item.fields}
+
+
+def set_gemm_tuning(changed: Mapping[str, float] | None) -> None:
+    """Change some of the numbers in force; None: the library's own again. ValueError where C refuses them."""
+    try:
+        new = ffi.NULL if changed is None else ffi.new("tw_gemm_tuning *", gemm_tuning() | dict(changed))
+    except OverflowError:
+        new = ffi.new("tw_gemm_tuning *")  # nothing but zeros, which C refuses too
+    if lib.tw_set_gemm_tuning(new) != lib.TW_OK:
+        raise ValueError(f"numbers out of all proportion: {changed}")
+
+
+def tuning_complaint() -> str | None:
+    """Why the file of `tilewright tune` is not in use; None where it is, or where there is none."""
+    return _tuning_complaint
 
 
 def knows_bfloat16() -> None:
