@@ -98,6 +98,10 @@ int tw_gemm_naive(const tw_gemm_call *call);
 int tw_linear_backward(int dtype, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, tw_matrix dy, tw_matrix x, tw_matrix w, tw_matrix dx,
                        tw_matrix dw, void *dbias, ptrdiff_t dbias_step);
 
+/* dw = dy^T x + beta dw, dbias (NULL: left out) = column sums of dy + beta dbias; with beta = 0 they are not read. */
+int tw_linear_backward_weights(int dtype, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, tw_matrix dy, tw_matrix x, double beta,
+                               tw_matrix dw, void *dbias, ptrdiff_t dbias_step);
+
 /* The CBLAS calls: order 101 row-major, 102 column-major; transpose 111 no, 112 yes, 113 conjugate (= yes). An argument
  * out of its domain is named on standard error and nothing is computed. */
 void tw_cblas_sgemm(int order, int trans_a, int trans_b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, float alpha, const float *a,

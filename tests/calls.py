@@ -12,8 +12,7 @@ from tilewright.core import capability, registry
 
 SPECS = registry.specs()
 PURE = [op for op, spec in SPECS.items() if not spec.mutates]
-WITH_OUT = [op for op in PURE if "out" in getattr(ops, op).__kwdefaults__]
-ELEMENTWISE = [op for op in WITH_OUT if SPECS[op].family in ("activation", "dropout")]
+TAKE_OUT = [op for op in PURE if "out" in getattr(ops, op).__kwdefaults__]
 AVAILABLE = capability.backends()
 
 
@@ -21,6 +20,17 @@ def arguments(op: str, dtype: str = "float64") -> tuple[list[Any], dict[str, Any
     """Arguments of a small, contiguous call."""
     case = next(iter(SPECS[op].bench(np.random.default_rng(conformance.SEED), dtype, "small")))
     return list(case.inputs), dict(case.attrs)
+
+
+def results(op: str) -> tuple:
+    """(shape, dtype) of each result of `arguments`."""
+    inputs, attrs = arguments(op)
+    return SPECS[op].prepare(tuple(inputs), attrs).outputs
+
+
+WITH_OUT = [op for op in TAKE_OUT if len(results(op)) == 1]
+WITH_OUTS = [op for op in TAKE_OUT if len(results(op)) > 1]
+ELEMENTWISE = [op for op in WITH_OUT if SPECS[op].family in ("activation", "dropout")]
 
 
 def floating(inputs: list[Any]) -> list[int]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from calls import PURE, SPECS, WITH_OUT, Subclass, arguments, floating, poisoned, result_form, run
+from calls import PURE, SPECS, WITH_OUT, WITH_OUTS, Subclass, arguments, floating, poisoned, result_form, results, run
 from tilewright import errors
 
 
@@ -77,8 +77,38 @@ def test_overlapping_out(op: str, backend: str) -> None:
                 assert (memory == before).all(), (op, name)
 
 
-@pytest.mark.parametrize("op", [op for op in PURE if op not in WITH_OUT])
-def test_calls_with_several_results_take_no_out(op: str) -> None:
+@pytest.mark.parametrize("op", WITH_OUTS)
+def test_several_results_go_into_a_tuple(op: str, backend: str) -> None:
+    """All of them, or those that are no None; the same bits as into new arrays, however the arrays lie."""
+    inputs, attrs = arguments(op)
+    plain = run(op, inputs, attrs, backend=backend)
+    given = tuple(poisoned(shape[::-1], dtype).T for shape, dtype in results(op))
+    for outs in (given, (None, *given[1:]), (*given[:-1], None)):
+        returned = run(op, inputs, attrs, out=outs, backend=backend)
+        assert all(out is None or out is r for out, r in zip(outs, returned, strict=True))
+        assert all(np.array_equal(r, p) for r, p in zip(returned, plain, strict=True))
+
+
+@pytest.mark.parametrize("op", WITH_OUTS)
+def test_wrong_tuples_are_refused(op: str, backend: str) -> None:
+    inputs, attrs = arguments(op)
+    good = [poisoned(shape, dtype) for shape, dtype in results(op)]
+    memory = poisoned((sum(x.size for x in good),), good[0].dtype)
+    together = [memory[:x.size].reshape(x.shape) for x in good]
+    i = next(i for i in floating(inputs) if inputs[i].shape == good[0].shape)
+    wrong: list[tuple[Any, type[Exception]]] = [
+        (good[0], errors.ArgumentError), (tuple(good[:-1]), errors.ArgumentError), ([*good], errors.ArgumentError),
+        ((good[0][:-1], *good[1:]), errors.ShapeError), ((*good[:-1], good[-1].astype(np.float32)), errors.DTypeError),
+        (tuple(together), errors.AliasError), ((inputs[i], *good[1:]), errors.AliasError)]
+    for out, error in wrong:
+        with pytest.raises(error) as caught:
+            run(op, inputs, attrs, out=out, backend=backend)
+        assert op in str(caught.value)
+        assert all(np.isnan(x).all() for x in (*good, memory))
+
+
+@pytest.mark.parametrize("op", [op for op in PURE if op not in WITH_OUT + WITH_OUTS])
+def test_other_calls_take_no_out(op: str) -> None:
     inputs, attrs = arguments(op)
     with pytest.raises(TypeError):
         run(op, inputs, attrs, out=np.empty(3))

@@ -1,4 +1,4 @@
-// Doors of the gemm family: matmul, gemm, linear, linear_backward, and what explain asks.
+// Doors of the gemm family: matmul, gemm, linear, linear_backward(_weights), and what explain asks.
 #include "door.h"
 
 #define NS_PER_PRODUCT 0.0125 // 160 GFLOP/s: for the decision to release the GIL
@@ -227,7 +227,30 @@ static PyObject *door_linear_backward(PyObject *self, PyObject *const *args, Py_
     return tw_result(code, result);
 }
 
+// linear_backward_weights(dy, x, dw, dbias or None, beta): dw and dbias in place
+static PyObject *door_linear_backward_weights(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+    (void)self;
+    tw_view dy, x, dw, dbias = {0};
+    double beta;
+    if (nargs != 5 || !tw_read(args[0], &dy) || !tw_read(args[1], &x) || !tw_write(args[2], &dw) || dy.dtype > TW_FLOAT64 ||
+        x.dtype != dy.dtype || dw.dtype != dy.dtype || dy.ndim != 2 || x.ndim != 2 || dw.ndim != 2 ||
+        !read_double(args[4], &beta))
+        return tw_not_plain();
+    const npy_intp m = dy.shape[0], n = dy.shape[1], k = x.shape[1];
+    if (x.shape[0] != m || dw.shape[0] != n || dw.shape[1] != k || !clear_of(&dw, &dy) || !clear_of(&dw, &x))
+        return tw_not_plain();
+    if (args[3] != Py_None &&
+        (!tw_write(args[3], &dbias) || dbias.dtype != dy.dtype || dbias.ndim != 1 || dbias.shape[0] != n ||
+         !(clear_of(&dbias, &dy) && clear_of(&dbias, &x) && clear_of(&dbias, &dw))))
+        return tw_not_plain();
+    PyThreadState *state = tw_release_gil((double)m * (double)n * (double)k * NS_PER_PRODUCT);
+    const int code = tw_linear_backward_weights(dy.dtype, m, n, k, matrix(&dy), matrix(&x), beta, matrix(&dw), dbias.data,
+                                                dbias.data ? dbias.strides[0] / dbias.itemsize : 0);
+    tw_take_gil(state);
+    return tw_result(code, Py_NewRef(Py_None));
+}
+
 PyMethodDef tw_doors_gemm[] = {
     TW_DOOR(matmul),          TW_DOOR(matmul_naive), TW_DOOR(describe_matmul), TW_DOOR(gemm), TW_DOOR(linear),
-    TW_DOOR(linear_backward), TW_DOOR_END,
+    TW_DOOR(linear_backward), TW_DOOR(linear_backward_weights), TW_DOOR_END,
 };

@@ -260,10 +260,11 @@ def _gradient(name: str) -> Callable[..., tuple]:
 def _specs() -> Iterator[Spec]:
     for name in DERIVATIVES:
         yield Spec(name, "activation", f"{name}(x), element by element", ("x",), _forward(name), _oracle(name), _bound,
-                   _flops(name, 0), _nbytes, _cases(name, 1), _bench(name, 1), _gradient(name), may_alias=(0,))
+                   _flops(name, 0), _nbytes, _cases(name, 1), _bench(name, 1), _gradient(name), like=(0,),
+                   may_alias=(0,))
         yield Spec(f"{name}_backward", "activation", f"dy · {name}'(x)", ("dy", "x"), _backward(name),
                    _backward_oracle(name), _backward_bound(name), _flops(name, 2), _nbytes, _cases(name, 2),
-                   _bench(name, 2), may_alias=(0, 1))
+                   _bench(name, 2), like=(1,), may_alias=(0, 1))
 
 
 SPECS = list(_specs())

@@ -92,7 +92,7 @@ def _spec(op: str, name: str, gradient: Any) -> Spec:
     return Spec(op, "dropout", f"{name}/(1 - p) where a counter-based bit keeps it, else 0", (name,),
                 _prepare(op, name), _oracle, lambda call, expected: (np.zeros(expected[0].shape),),
                 lambda call: 12.0 * call.inputs[0].size, lambda call: 2.0 * call.inputs[0].nbytes,
-                _cases, _bench, gradient, may_alias=(0,))
+                _cases, _bench, gradient, like=(0,), may_alias=(0,))
 
 
 SPECS = [_spec("dropout", "x", _gradient), _spec("dropout_backward", "dy", None)]

@@ -45,6 +45,10 @@ def _linear_backward(call: Call, outs: Sequence[np.ndarray]) -> None:
     _door("linear_backward", call, *call.inputs, *outs)
 
 
+def _linear_backward_weights(call: Call, outs: Sequence[np.ndarray]) -> None:
+    _door("linear_backward_weights", call, *call.inputs, call.attrs["beta"])
+
+
 def _how(call: Call, *products: tuple[np.ndarray, np.ndarray]) -> str:
     return "; ".join(_door("describe_matmul", call, a, b) for a, b in products)
 
@@ -62,4 +66,6 @@ KERNELS = [
     Kernel("linear", "c", _linear, dtypes=FLOATS + HALVES,
            describe=lambda call: _how(call, (call.inputs[0], call.inputs[1].T))),
     Kernel("linear_backward", "c", _linear_backward, describe=_how_backward),
+    Kernel("linear_backward_weights", "c", _linear_backward_weights,
+           describe=lambda call: _how(call, (call.inputs[0].T, call.inputs[1]))),
 ]

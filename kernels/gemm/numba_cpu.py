@@ -148,11 +148,23 @@ def _linear_backward(call: Call, outs: Sequence[np.ndarray]) -> None:
     dy, x, w = call.inputs
     dx, dw, dbias = outs
     product(1.0, dy, w, 0.0, None, dx)
-    product(1.0, dy.T, x, 0.0, None, dw)
-    sums = dbias if dbias.flags.c_contiguous else np.empty(dbias.shape, dbias.dtype)
+    _weight_gradients(dy, x, dw, dbias, 0.0)
+
+
+def _linear_backward_weights(call: Call, outs: Sequence[np.ndarray]) -> None:
+    dy, x, dw, dbias = call.inputs
+    _weight_gradients(dy, x, dw, dbias, call.attrs["beta"])
+
+
+def _weight_gradients(dy: np.ndarray, x: np.ndarray, dw: np.ndarray, dbias: np.ndarray | None, beta: float) -> None:
+    """dw = dy.T @ x + beta * dw; dbias, unless it is None, likewise from the column sums of dy."""
+    product(1.0, dy.T, x, beta, dw if beta else None, dw)
+    if dbias is None:
+        return
+    sums = dbias if dbias.flags.c_contiguous and not beta else np.empty(dbias.shape, dbias.dtype)
     compiled(column_sums_range, "xiiyii", dy.dtype)(flat(dy), *dy.shape, sums, 0, dy.shape[1])
     if sums is not dbias:
-        dbias[...] = sums
+        dbias[...] = sums + dbias.dtype.type(beta) * dbias if beta else sums
 
 
 def _naive(call: Call, outs: Sequence[np.ndarray]) -> None:
@@ -184,5 +196,6 @@ KERNELS = [
     Kernel("gemm", "numba", _gemm, describe=_describe),
     Kernel("linear", "numba", _linear, dtypes=FLOATS + HALVES, describe=_describe),
     Kernel("linear_backward", "numba", _linear_backward, describe=_describe),
+    Kernel("linear_backward_weights", "numba", _linear_backward_weights, describe=_describe),
     Kernel("matmul", "numba", _naive, variant="naive", describe=lambda call: "three loops, one thread"),
 ]

@@ -44,6 +44,15 @@ def _linear_backward(call: Call, outs: tuple) -> None:
         dbias[...] = np.matmul(np.ones((1, dy.shape[0]), dy.dtype), dy)[0]
 
 
+def _linear_backward_weights(call: Call, outs: tuple) -> None:
+    dy, x, dw, dbias = call.inputs
+    beta = dw.dtype.type(call.attrs["beta"])
+    with np.errstate(all="ignore"):
+        for old, new in (dw, np.matmul(dy.T, x)), (dbias, np.matmul(np.ones((1, dy.shape[0]), dy.dtype), dy)[0]):
+            if old is not None:
+                old[...] = new + beta * old if beta else new
+
+
 def _how(call: Call) -> str:
     return "NumPy's BLAS"
 
@@ -53,4 +62,5 @@ KERNELS = [
     Kernel("gemm", "numpy", _gemm, describe=_how),
     Kernel("linear", "numpy", _linear, dtypes=FLOATS + HALVES, describe=_how),
     Kernel("linear_backward", "numpy", _linear_backward, describe=_how),
+    Kernel("linear_backward_weights", "numpy", _linear_backward_weights, describe=_how),
 ]

@@ -1,4 +1,4 @@
-"""What matmul, gemm, linear and linear_backward are.
+"""What matmul, gemm, linear and its gradients are.
 
 Source: NumPy's matmul, ONNX Gemm (opset 13), PyTorch's functional.linear. Bound: Higham, "Accuracy and Stability of
 Numerical Algorithms", 3.1: a dot product of length K in any order errs by at most K·u/(1-K·u) · (|a|·|b|), u = eps/2.
@@ -12,7 +12,7 @@ import numpy as np
 
 from tilewright.core import arrays, sampling
 from tilewright.core.checking import eps, tiny, ulp
-from tilewright.core.errors import ArgumentError, ShapeError
+from tilewright.core.errors import AliasError, ArgumentError, DTypeError, ShapeError
 from tilewright.core.registry import FLOATS, HALVES, Call, Case, Spec
 
 # Position = the code of the activation in the C library.
@@ -137,6 +137,28 @@ def _prepare_linear_backward(inputs: tuple, attrs: dict) -> Call:
                 (lambda dx: dx.reshape(flat), None, None), copies)
 
 
+def _prepare_linear_backward_weights(inputs: tuple, attrs: dict) -> Call:
+    op, copies = "linear_backward_weights", list[str]()
+    dy, x = arrays.operands(op, ("dy", "x"), inputs[:2], FLOATS, copies)
+    dw, dbias = inputs[2:]
+    if dy.ndim == 0 or x.ndim == 0 or dy.shape[:-1] != x.shape[:-1]:
+        raise ShapeError(f"{op}: dy {dy.shape} and x {x.shape} must agree in all axes but the last")
+    _check_mutable(op, "dw", dw, (dy.shape[-1], x.shape[-1]), (dy, x))
+    if dbias is not None:
+        _check_mutable(op, "dbias", dbias, dy.shape[-1:], (dy, x, dw))
+    flat = _rows(dy, "dy", copies), _rows(x, "x", copies)
+    return Call(op, (*flat, dw, dbias), {"beta": float(attrs.get("beta", 0.0))}, copies=copies)
+
+
+def _check_mutable(op: str, name: str, out: Any, shape: tuple[int, ...], others: tuple[np.ndarray, ...]) -> None:
+    """An array that is changed in place: nothing may be converted, and it lies apart from the others."""
+    arrays.check_out(f"{op}: {name}", out, shape, others[0].dtype)
+    if not (out.dtype.isnative and out.flags.aligned):
+        raise DTypeError(f"{op}: {name} must be aligned and in native byte order to be changed in place")
+    if any(arrays.overlaps(out, x) for x in others):
+        raise AliasError(f"{op}: {name} shares memory with another of its arrays")
+
+
 # ---- oracles and bounds
 
 def _wide(*xs: np.ndarray | None) -> list[Any]:
@@ -231,6 +253,23 @@ def _linear_backward_bound(call: Call, expected: tuple) -> tuple:
     dy, x, w = _wide(*call.inputs)
     ones = np.ones((dy.shape[0], 1))
     return dot_bound(dy, w, call.dtype), dot_bound(dy.T, x, call.dtype), dot_bound(dy.T, ones, call.dtype)[:, 0]
+
+
+def _linear_backward_weights_oracle(call: Call) -> tuple:
+    dy, x, dw, dbias = _wide(*call.inputs)
+    beta = call.attrs["beta"]
+    with np.errstate(all="ignore"):
+        return tuple(new + beta * old if beta else new
+                     for new, old in ((_product(dy.T, x), dw), (dy.sum(0), dbias)) if old is not None)
+
+
+def _linear_backward_weights_bound(call: Call, expected: tuple) -> tuple:
+    """That of gemm with alpha = 1, one rounding for beta and one for the sum more."""
+    dy, x, dw, dbias = _wide(*call.inputs)
+    beta, u = abs(call.attrs["beta"]), 2 * eps(call.dtype)
+    sums = dot_bound(dy.T, x, call.dtype, 2), dot_bound(dy.T, np.ones((dy.shape[0], 1)), call.dtype, 2)[:, 0]
+    return tuple(bound + u * np.nan_to_num(np.abs(new) + (beta * np.abs(old) if beta else 0), posinf=0.0)
+                 for bound, old, new in zip(sums, [v for v in (dw, dbias) if v is not None], expected, strict=False))
 
 
 # ---- gradients
@@ -349,6 +388,17 @@ def _linear_backward_cases(rng: np.random.Generator, dtype: str) -> Iterator[Cas
     yield Case((new(rng, (2, 3, 5), dtype), new(rng, (2, 3, 7), dtype), new(rng, (5, 7), dtype)), label="3-D")
 
 
+def _linear_backward_weights_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
+    new = sampling.normal
+    for i, (m, n, k) in enumerate(_shapes(rng)):
+        layout, beta = sampling.any_layout(rng), (0.0, 1.0, 0.7)[i % 3]
+        yield Case((new(rng, (m, n), dtype, layout), new(rng, (m, k), dtype, layout), new(rng, (n, k), dtype),
+                    new(rng, (n,), dtype) if i % 4 else None), {"beta": beta}, f"{m}x{n}x{k} {layout} beta={beta}")
+    yield Case((new(rng, (2, 3, 5), dtype), new(rng, (2, 3, 7), dtype), new(rng, (5, 7), dtype), None), {}, "3-D")
+    nan = np.full((9, 9), np.nan).astype(dtype)
+    yield Case((new(rng, (9, 9), dtype), new(rng, (9, 9), dtype), nan, nan[0].copy()), {}, "beta 0 does not read")
+
+
 def _bench(make: Any) -> Any:
     def bench(rng: np.random.Generator, dtype: str, size: str) -> Iterator[Case]:
         for m, n, k in BENCH_SHAPES[size]:
@@ -382,5 +432,10 @@ SPECS = [
     Spec("linear_backward", "gemm", "dx = dy @ w, dw = dy.T @ x, dbias = dy.sum(0)", ("dy", "x", "w"),
          _prepare_linear_backward, _linear_backward_oracle, _linear_backward_bound,
          lambda call: 4.0 * call.inputs[0].size * call.inputs[1].shape[1], _nbytes, _linear_backward_cases,
-         _bench(lambda new, m, n, k: ((new(m, n), new(m, k), new(n, k)), {}))),
+         _bench(lambda new, m, n, k: ((new(m, n), new(m, k), new(n, k)), {})), like=(1, 2, None)),
+    Spec("linear_backward_weights", "gemm", "dw = dy.T @ x + beta · dw, dbias = dy.sum(0) + beta · dbias, in place",
+         ("dy", "x", "dw", "dbias"), _prepare_linear_backward_weights, _linear_backward_weights_oracle,
+         _linear_backward_weights_bound, lambda call: 2.0 * call.inputs[0].size * call.inputs[1].shape[1], _nbytes,
+         _linear_backward_weights_cases, _bench(lambda new, m, n, k: ((new(m, n), new(m, k), new(n, k), new(n)), {})),
+         mutates=(2, 3)),
 ]

@@ -188,5 +188,5 @@ SPECS = [
     Spec("cross_entropy_backward", "loss", "softmax(logits) - onehot(labels), scaled", ("dloss", "logits", "labels"),
          lambda inputs, attrs: _prepare("cross_entropy_backward", inputs, attrs), _backward_oracle, _backward_bound,
          lambda call: 26.0 * call.inputs[1].size, lambda call: float(2 * call.inputs[1].nbytes + call.inputs[2].nbytes),
-         _backward_cases, _bench(True)),
+         _backward_cases, _bench(True), like=(1,)),
 ]

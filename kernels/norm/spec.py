@@ -196,7 +196,8 @@ def _spec(op: str, summary: str, names: tuple[str, ...], bound: Any, flops: int)
     return Spec(op, "norm", summary, names, _prepare(op, names), _oracle(op), bound(op),
                 lambda call: float(flops * call.inputs[0].size),
                 lambda call: float((3 if names[0] == "dy" else 2) * call.inputs[0].nbytes),
-                _cases(op, names), _bench(names), None if op.endswith("_backward") else _gradient(op))
+                _cases(op, names), _bench(names), None if op.endswith("_backward") else _gradient(op),
+                like=(0,) if names[0] == "x" else (1, None, None) if op == "layer_norm_backward" else (1, None))
 
 
 SPECS = [

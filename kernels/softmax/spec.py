@@ -172,7 +172,8 @@ def _spec(op: str, summary: str, oracle: Any, bound: Any, flops: int) -> Spec:
     return Spec(op, "softmax", summary, names, _prepare(op, names), oracle, bound,
                 lambda call: float(flops * call.inputs[0].size),
                 lambda call: float((len(names) + 1) * call.inputs[0].nbytes),
-                _cases(op), _bench(len(names)), None if op.endswith("_backward") else _gradient(op))
+                _cases(op), _bench(len(names)), None if op.endswith("_backward") else _gradient(op),
+                like=(0,))
 
 
 SPECS = [

@@ -1,10 +1,10 @@
 """The public calls: one function an operation, the same on every backend.
 
 Every function takes `backend=None`: a name ("c", "numba", "numpy"), a step of a ladder ("c:naive"), or None for the
-backend of `use_backend`, else the best that can run the call here. Functions that return one array take `out=None`.
-Arrays may have any strides and may be empty; float32 and float64 are computed as they are, mixtures are promoted as
-NumPy does. Raised before anything is written: ShapeError, DTypeError, ArgumentError, AliasError, BackendUnavailable
-(all of `tilewright.errors`).
+backend of `use_backend`, else the best that can run the call here. Functions that return one array take `out=None`,
+those that return several a tuple of as many arrays, None in the places of those to be made. Arrays may have any strides
+and may be empty; float32 and float64 are computed as they are, mixtures are promoted as NumPy does. Raised before
+anything is written: ShapeError, DTypeError, ArgumentError, AliasError, BackendUnavailable (all of `tilewright.errors`).
 
 The body of each is the same: the door to C where the arguments are plain, else the long way through the table.
 """
@@ -22,6 +22,7 @@ from .kernels.loss.spec import REDUCTIONS
 _CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
 _REDUCTION_CODES = {name: code for code, name in enumerate(REDUCTIONS)}
 Lists = np.ndarray | Sequence[np.ndarray]
+_NEW = (None, None, None)  # out of three results that are to be made
 
 # ---- products
 
@@ -77,7 +78,7 @@ def linear(x: Any, w: Any, bias: Any = None, residual: Any = None, *, activation
     return call("linear", (x, w, bias, residual), {"activation": activation}, out, backend)
 
 
-def linear_backward(dy: Any, x: Any, w: Any, *,
+def linear_backward(dy: Any, x: Any, w: Any, *, out: tuple | None = None,
                     backend: str | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradients of linear without its activation: (dx, dw, dbias) from dy (…, N), x (…, K), w (N, K).
 
@@ -87,10 +88,29 @@ def linear_backward(dy: Any, x: Any, w: Any, *,
     array([[3., 4.],
            [3., 4.]])
     """
-    c = door(backend)
-    if c is not None and (grads := c.linear_backward(dy, x, w, None, None, None)) is not NotImplemented:
+    c = door(backend) if out is None or type(out) is tuple else None
+    if c is not None and (grads := c.linear_backward(dy, x, w, *(out or _NEW))) is not NotImplemented:
         return grads
-    return call("linear_backward", (dy, x, w), {}, None, backend)
+    return call("linear_backward", (dy, x, w), {}, out, backend)
+
+
+def linear_backward_weights(dy: Any, x: Any, dw: np.ndarray, dbias: np.ndarray | None = None, *, beta: float = 0.0,
+                            backend: str | None = None) -> None:
+    """dw = dy.T @ x + beta · dw, and dbias likewise from the column sums of dy, in place: linear_backward without dx.
+
+    dy (…, N), x (…, K), dw (N, K), dbias (N,) or None. With beta == 0 what dw and dbias held is not read; beta = 1 adds
+    up the gradients of several batches.
+
+    >>> import numpy as np, tilewright as tw
+    >>> dw = np.zeros((1, 2))
+    >>> for _ in range(3):
+    ...     tw.linear_backward_weights(np.ones((2, 1)), np.eye(2), dw, beta=1.0)
+    >>> dw
+    array([[3., 3.]])
+    """
+    c = door(backend)
+    if c is None or c.linear_backward_weights(dy, x, dw, dbias, beta) is NotImplemented:
+        call("linear_backward_weights", (dy, x, dw, dbias), {"beta": beta}, None, backend)
 
 
 # ---- activations: float32 within 4 ULP of the exact value for every input, far tails included
@@ -322,12 +342,13 @@ def layer_norm(x: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, 
     return call("layer_norm", (x, weight, bias), {"eps": eps}, out, backend)
 
 
-def layer_norm_backward(dy: Any, x: Any, weight: Any = None, eps: float = 1e-5, *, backend: str | None = None) -> tuple:
+def layer_norm_backward(dy: Any, x: Any, weight: Any = None, eps: float = 1e-5, *, out: tuple | None = None,
+                        backend: str | None = None) -> tuple:
     """Gradients of layer_norm: (dx, dweight, dbias); the last two are sums over the rows, also where weight is None."""
-    c = door(backend)
-    if c is not None and (grads := c.layer_norm_backward(dy, x, weight, eps, None, None, None)) is not NotImplemented:
+    c = door(backend) if out is None or type(out) is tuple else None
+    if c is not None and (grads := c.layer_norm_backward(dy, x, weight, eps, *(out or _NEW))) is not NotImplemented:
         return grads
-    return call("layer_norm_backward", (dy, x, weight), {"eps": eps}, None, backend)
+    return call("layer_norm_backward", (dy, x, weight), {"eps": eps}, out, backend)
 
 
 def rms_norm(x: Any, weight: Any = None, eps: float = 1e-5, *, out: Any = None, backend: str | None = None) -> Any:
@@ -343,12 +364,13 @@ def rms_norm(x: Any, weight: Any = None, eps: float = 1e-5, *, out: Any = None, 
     return call("rms_norm", (x, weight), {"eps": eps}, out, backend)
 
 
-def rms_norm_backward(dy: Any, x: Any, weight: Any = None, eps: float = 1e-5, *, backend: str | None = None) -> tuple:
+def rms_norm_backward(dy: Any, x: Any, weight: Any = None, eps: float = 1e-5, *, out: tuple | None = None,
+                      backend: str | None = None) -> tuple:
     """Gradients of rms_norm: (dx, dweight)."""
-    c = door(backend)
-    if c is not None and (grads := c.rms_norm_backward(dy, x, weight, eps, None, None)) is not NotImplemented:
+    c = door(backend) if out is None or type(out) is tuple else None
+    if c is not None and (grads := c.rms_norm_backward(dy, x, weight, eps, *(out or _NEW[:2]))) is not NotImplemented:
         return grads
-    return call("rms_norm_backward", (dy, x, weight), {"eps": eps}, None, backend)
+    return call("rms_norm_backward", (dy, x, weight), {"eps": eps}, out, backend)
 
 
 # ---- loss, dropout, embedding

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..core.errors import GradientError
+from . import buffers
 
 _recording: ContextVar[bool] = ContextVar("tilewright_recording", default=True)
 recording = _recording.get  # recording() -> bool; a bound method, because every operation asks
@@ -40,13 +41,15 @@ class Leaf(Protocol):
 
     data: np.ndarray
     grad: np.ndarray | None
+    _spare: buffers.Spare | None
 
 
 class Node:
     """One result on the tape.
 
-    backward(dy, saved, parents) -> gradients, one for each parent; parents that want none are None. `saved` is None
-    once it was used up. `guards` are the saved tensors whose memory must not have changed since.
+    backward(dy, saved, parents) -> gradients, one for each parent; parents that want none are None. It may also add to
+    the `grad` of a leaf by itself, and return None for it. `saved` is None once it was used up. `guards` are the saved
+    tensors whose memory must not have changed since.
     """
 
     __slots__ = ("name", "backward", "parents", "saved", "guards", "order", "__weakref__")
@@ -134,9 +137,16 @@ def backward(root: Node, gradient: np.ndarray, retain_graph: bool) -> None:
                 continue
             if isinstance(parent, Node):
                 before = grads.get(parent)
-                grads[parent] = g if before is None else before + g
+                grads[parent] = g if before is None else _sum(before, g)
             else:
                 accumulate(parent, g, dy)
+    buffers.end_pass()
+
+
+def _sum(a: Any, b: Any) -> Any:
+    if type(a) is np.ndarray and type(b) is np.ndarray and a.shape == b.shape and a.dtype == b.dtype:
+        return np.add(a, b, out=buffers.empty_like(a))
+    return a + b
 
 
 def accumulate(leaf: Leaf, g: Any, dy: Any = None) -> None:

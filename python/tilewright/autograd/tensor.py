@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core.errors import DTypeError, GradientError, ShapeError
 from . import table, tape
+from .buffers import Spare
 from .elementary import RULES, Rule, unbroadcast
 from .tape import Guard, Node, Version, recording
 
@@ -42,7 +43,7 @@ class Tensor:
     array([2., 4., 6.])
     """
 
-    __slots__ = ("data", "requires_grad", "grad", "_node", "_version", "__weakref__")
+    __slots__ = ("data", "requires_grad", "grad", "_node", "_version", "_spare", "__weakref__")
     __array_ufunc__ = None  # ndarray + Tensor asks Tensor
     __hash__ = object.__hash__
 
@@ -53,6 +54,7 @@ class Tensor:
         self.grad: np.ndarray | None = None
         self._node: Node | None = None
         self._version = Version()
+        self._spare: Spare | None = None
         self.requires_grad = requires_grad
         if requires_grad and not is_float(data.dtype):
             raise DTypeError(f"only tensors of floats can require a gradient, not {data.dtype}")
@@ -341,6 +343,7 @@ def made(data: Any) -> Tensor:
     t.grad = None
     t._node = None
     t._version = Version()
+    t._spare = None
     t.requires_grad = False
     return t
 

@@ -54,7 +54,9 @@ class Expectation:
     def results(self, call: Call, outs: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
         """What a run has written: the outputs, or the inputs changed in place, in the oracle's order."""
         changed = [call.inputs[i] for i in self.spec.mutates if call.inputs[i] is not None]
-        return tuple(x for many in changed for x in many) if self.spec.mutates else outs
+        if not self.spec.mutates:
+            return outs
+        return tuple(x for many in changed for x in (many if isinstance(many, tuple) else (many,)))
 
     def judge(self, results: tuple[np.ndarray, ...]) -> Accuracy:
         """Compare results with the oracle's."""

@@ -152,22 +152,41 @@ def call(op: str, inputs: tuple, attrs: dict[str, Any], out: Any = None, backend
     if not c.outputs:
         return kernel.run(c, ())
     if out is not None:
-        if len(c.outputs) > 1:
-            raise ArgumentError(f"{op} returns {len(c.outputs)} arrays and takes no out")
-        _into(c, kernel, spec, out)
-        return out
+        _into(c, kernel, spec, outs := _outs(c, out))
+        return outs if len(outs) > 1 else out
     outs = tuple(np.empty(shape, dtype) for shape, dtype in c.outputs)
     kernel.run(c, c.kernel_outs(outs))
     return outs if len(outs) > 1 else outs[0] if outs[0].ndim else outs[0][()]
 
 
-def _into(c: Call, kernel: Kernel, spec: registry.Spec, out: Any) -> None:
-    """Run a kernel into the caller's array."""
-    shape, dtype = c.outputs[0]
-    out = arrays.check_out(c.op, out, shape, dtype)
-    plain = out.dtype.isnative and out.flags.aligned
-    plain_out = out.view(np.ndarray)  # kernels know no subclasses
-    view, = c.kernel_outs((plain_out,))
+def _outs(c: Call, out: Any) -> tuple[np.ndarray, ...]:
+    """The caller's arrays, checked; of several results, those that are None are made here."""
+    given = (out,) if len(c.outputs) == 1 else out
+    if not isinstance(given, tuple) or len(given) != len(c.outputs):
+        raise ArgumentError(f"{c.op} returns {len(c.outputs)} arrays; out is a tuple of as many, or of None")
+    outs = tuple(np.empty(shape, dtype) if x is None else arrays.check_out(c.op, x, shape, dtype)
+                 for x, (shape, dtype) in zip(given, c.outputs, strict=True))
+    for i, x in enumerate(outs):
+        if any(arrays.overlaps(x, other) for other in outs[:i]):
+            raise AliasError(f"{c.op}: two arrays of out share memory")
+    return outs
+
+
+def _into(c: Call, kernel: Kernel, spec: registry.Spec, outs: tuple[np.ndarray, ...]) -> None:
+    """Run a kernel into the caller's arrays, those that it cannot write directly by way of new ones."""
+    plain = tuple(out.view(np.ndarray) for out in outs)  # kernels know no subclasses
+    views = c.kernel_outs(plain)
+    targets = tuple(p if _writes_through(c, spec, out, p, view) else np.empty(out.shape, out.dtype)
+                    for out, p, view in zip(outs, plain, views, strict=True))
+    kernel.run(c, c.kernel_outs(targets))
+    for out, p, target in zip(outs, plain, targets, strict=True):
+        if target is not p:
+            out[...] = target
+
+
+def _writes_through(c: Call, spec: registry.Spec, out: np.ndarray, plain: np.ndarray, view: np.ndarray) -> bool:
+    """Whether a kernel can write this result in its place; AliasError where an input may not lie there."""
+    direct = out.dtype.isnative and out.flags.aligned
     for i, x in enumerate(c.inputs):
         if not isinstance(x, np.ndarray) or not arrays.overlaps(out, x):
             continue
@@ -175,13 +194,8 @@ def _into(c: Call, kernel: Kernel, spec: registry.Spec, out: Any) -> None:
             raise AliasError(f"{c.op}: out shares memory with {spec.inputs[i]}; pass another array, or out=None")
         if not arrays.same_view(view, x):
             c.note_copy(f"out: it overlaps {spec.inputs[i]} shifted")
-            plain = False
-    if plain and (view is plain_out or np.may_share_memory(view, out) or out.size == 0):
-        kernel.run(c, (view,))
-        return
-    result = np.empty(shape, dtype)
-    kernel.run(c, c.kernel_outs((result,)))
-    out[...] = result
+            direct = False
+    return direct and (view is plain or np.may_share_memory(view, out) or out.size == 0)
 
 
 def row_name(kernel: Kernel) -> str:

@@ -84,6 +84,7 @@ class Spec:
     bench(rng, dtype, size) -> Case, ...     size "small" | "medium" | "large", for compare and the benchmarks
     gradient(run, inputs, outputs, grads, attrs) -> (array | None, ...)      one for each public input, where
                                        run(op, *inputs, **attrs) calls another public operation
+    like: for each result, the input whose shape and dtype it has (None: none of them); () where that says nothing
     may_alias: inputs whose memory `out` may be; mutates: inputs that are changed in place (then there are no outputs)
     """
 
@@ -100,6 +101,7 @@ class Spec:
     bench: Callable[[np.random.Generator, str, str], Iterable[Case]]
     gradient: Callable[..., tuple] | None = None
     dtypes: tuple[str, ...] = FLOATS
+    like: tuple[int | None, ...] = ()
     may_alias: tuple[int, ...] = ()
     mutates: tuple[int, ...] = ()
 

@@ -1,7 +1,7 @@
-"""A linear layer and its activation as one node of the tape.
+"""A linear layer and its activation as one node of the tape, all of it on reused memory (autograd/buffers.py).
 
     z (M, N) = x (M, K) @ w.T (K, N) + bias (N,)        y = activation(z)
-    dz = dy * activation'(z)      dx = dz @ w      dw = dz.T @ x      dbias = dz summed over its rows
+    dz = dy * activation'(z)      dx = dz @ w      dw += dz.T @ x      dbias += dz summed over its rows
 """
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from .. import ops
+from ..autograd import apply
+from ..autograd.buffers import empty, empty_like, room_for
 from ..autograd.tape import Node, recording
 from ..autograd.tensor import Tensor, made
 
@@ -18,13 +20,15 @@ _BY_SIGN = (None, "relu", "leaky_relu")
 
 
 def _activate(name: str, z: np.ndarray) -> np.ndarray:
-    return ops.gelu(z, approximate="tanh") if name == "gelu_tanh" else getattr(ops, name)(z)
+    out = empty_like(z)
+    return ops.gelu(z, approximate="tanh", out=out) if name == "gelu_tanh" else getattr(ops, name)(z, out=out)
 
 
 def _activation_backward(name: str, dy: np.ndarray, z: np.ndarray) -> np.ndarray:
+    out = empty_like(z)
     if name == "gelu_tanh":
-        return ops.gelu_backward(dy, z, approximate="tanh")
-    return getattr(ops, name + "_backward")(dy, z)
+        return ops.gelu_backward(dy, z, approximate="tanh", out=out)
+    return getattr(ops, name + "_backward")(dy, z, out=out)
 
 
 def linear(x: Tensor, w: Tensor, bias: Tensor | None, activation: str | None) -> Tensor:
@@ -32,11 +36,14 @@ def linear(x: Tensor, w: Tensor, bias: Tensor | None, activation: str | None) ->
     x_data, w_data, bias_data = x.data, w.data, None if bias is None else bias.data
     if not ((w.requires_grad or x.requires_grad or (bias is not None and bias.requires_grad)) and recording()):
         return made(ops.linear(x_data, w_data, bias_data, activation=activation))
+    dtype = x_data.dtype
+    if w_data.dtype is not dtype or (bias_data is not None and bias_data.dtype is not dtype) or not dtype.isnative:
+        return apply("linear", (x, w, bias), {"activation": activation})
+    z = empty(x_data.shape[:-1] + w_data.shape[:1], dtype)
     if activation in _BY_SIGN:
-        z = y = ops.linear(x_data, w_data, bias_data, activation=activation)
+        y = ops.linear(x_data, w_data, bias_data, activation=activation, out=z)
     else:
-        z = ops.linear(x_data, w_data, bias_data)
-        y = _activate(activation, z)  # type: ignore[arg-type]
+        y = _activate(activation, ops.linear(x_data, w_data, bias_data, out=z))  # type: ignore[arg-type]
     t = made(y)
     guards = (x._version, x._version.count), (w._version, w._version.count)
     if activation is not None and z is y:
@@ -50,10 +57,36 @@ def linear(x: Tensor, w: Tensor, bias: Tensor | None, activation: str | None) ->
 
 def _backward(dy: Any, saved: Any, parents: tuple[Any, ...]) -> tuple[Any, Any, Any]:
     x, w, z, activation = saved
+    if dy.dtype != x.dtype:  # of a tape that goes on in another dtype
+        dy = dy.astype(x.dtype)
     dz = dy if activation is None else _activation_backward(activation, dy, z)
-    if parents[0] is not None:
-        return ops.linear_backward(dz, x, w)
-    # The first layer: nobody asks for dx, a third of the work.
+    dx = None if parents[0] is None else empty_like(x)
     if x.ndim != 2:
-        dz, x = dz.reshape(-1, dz.shape[-1]), x.reshape(-1, x.shape[-1])
-    return None, ops.matmul(dz.T, x), np.add.reduce(dz, 0)
+        dz, x = dz.reshape(-1, w.shape[0]), x.reshape(-1, w.shape[1])
+    if dx is not None:  # nobody asks for it in the first layer, a third of the work
+        ops.matmul(dz, w, out=dx if dx.ndim == 2 else dx.reshape(x.shape))
+    return dx, *_weight_gradients(dz, x, *parents[1:])
+
+
+def _weight_gradients(dz: np.ndarray, x: np.ndarray, w: Any, bias: Any) -> tuple[Any, Any]:
+    """Added to the `grad` of w and bias where they are leaves; what is left to the tape is returned."""
+    if w is None:
+        return None, None if bias is None else np.add.reduce(dz, 0)
+    n, k = dz.shape[1], x.shape[1]
+    dw, beta = (empty((n, k), x.dtype), 0.0) if isinstance(w, Node) else room_for(w)
+    dbias, beta_bias = None, beta
+    if bias is not None:
+        dbias, beta_bias = (empty((n,), x.dtype), 0.0) if isinstance(bias, Node) else room_for(bias)
+    if beta != beta_bias:  # one of them has a gradient already
+        (dw if beta == 0 else dbias).fill(0)  # type: ignore[union-attr]
+        beta = 1.0
+    ops.linear_backward_weights(dz, x, dw, dbias, beta=beta)
+    return _given(w, dw), _given(bias, dbias)
+
+
+def _given(parent: Any, gradient: np.ndarray | None) -> np.ndarray | None:
+    """A gradient on its way: set where it belongs to a leaf, else returned."""
+    if parent is None or isinstance(parent, Node):
+        return gradient
+    parent.grad = gradient
+    return None

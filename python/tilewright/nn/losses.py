@@ -5,7 +5,11 @@ from typing import Any
 
 import numpy as np
 
+from .. import ops
 from ..autograd import Tensor, apply
+from ..autograd.buffers import empty_like
+from ..autograd.tape import Node, recording
+from ..autograd.tensor import made
 from ..core.errors import ArgumentError, ShapeError
 
 
@@ -20,8 +24,25 @@ def cross_entropy(logits: Any, labels: Any, *, reduction: str = "mean", ignore_i
     >>> round(tw.nn.cross_entropy(np.zeros((3, 10)), np.array([1, 2, 3])).item(), 6)  # log(10)
     2.302585
     """
-    attrs = {"reduction": reduction, "ignore_index": ignore_index, "label_smoothing": label_smoothing}
-    return apply("cross_entropy", (logits, labels), attrs)
+    attrs: dict[str, Any] = {"reduction": reduction, "ignore_index": ignore_index, "label_smoothing": label_smoothing}
+    if isinstance(labels, Tensor):
+        labels = labels.data
+    if reduction == "none" or not (isinstance(logits, Tensor) and logits.requires_grad and recording()) or \
+            not logits.data.dtype.isnative:
+        return apply("cross_entropy", (logits, labels), attrs)
+    data = logits.data
+    t = made(ops.cross_entropy(data, labels, out=np.empty((), data.dtype), **attrs))
+    t._node = Node("cross_entropy", _cross_entropy_backward, (logits._node or logits,), (data, labels, attrs),
+                   ((logits._version, logits._version.count),))
+    t.requires_grad = True
+    return t
+
+
+def _cross_entropy_backward(dy: Any, saved: Any, parents: tuple[Any, ...]) -> tuple[Any]:
+    logits, labels, attrs = saved
+    if dy.dtype != logits.dtype:  # of a tape that goes on in another dtype
+        dy = dy.astype(logits.dtype)
+    return ops.cross_entropy_backward(dy, logits, labels, out=empty_like(logits), **attrs),
 
 
 def mse_loss(prediction: Any, target: Any, *, reduction: str = "mean") -> Tensor:
@@ -35,6 +56,26 @@ def mse_loss(prediction: Any, target: Any, *, reduction: str = "mean") -> Tensor
         raise ArgumentError(f"mse_loss: reduction is 'mean', 'sum' or 'none', not {reduction!r}")
     if np.shape(prediction) != np.shape(target):
         raise ShapeError(f"mse_loss: the prediction has shape {np.shape(prediction)}, the target {np.shape(target)}")
+    if reduction != "none" and isinstance(prediction, Tensor) and prediction.requires_grad and recording():
+        goal = target.data if isinstance(target, Tensor) else np.asarray(target)
+        if goal.dtype == prediction.dtype and goal.size and not (isinstance(target, Tensor) and target.requires_grad):
+            return _square_error(prediction, goal, reduction == "mean")
     difference = (prediction if isinstance(prediction, Tensor) else Tensor(prediction)) - target
     square = difference * difference
     return square if reduction == "none" else square.mean() if reduction == "mean" else square.sum()
+
+
+def _square_error(prediction: Tensor, goal: np.ndarray, mean: bool) -> Tensor:
+    """The same as one node on reused memory."""
+    difference = np.subtract(prediction.data, goal, out=empty_like(goal))
+    square = np.multiply(difference, difference, out=empty_like(goal))
+    t = made(square.mean() if mean else square.sum())
+    factor = goal.dtype.type(2 / goal.size if mean else 2)
+    t._node = Node("mse_loss", _square_error_backward, (prediction._node or prediction,), (difference, factor), ())
+    t.requires_grad = True
+    return t
+
+
+def _square_error_backward(dy: Any, saved: Any, parents: tuple[Any, ...]) -> tuple[Any]:
+    difference, factor = saved
+    return np.multiply(difference, factor * dy.astype(difference.dtype), out=empty_like(difference)),
