@@ -30,6 +30,7 @@ from tilewright.bench.comparison import SETTLE
 from tilewright.bench.timing import TURN, seconds_a_call
 from tilewright.cli.progress import progress
 
+WIDTH = 150  # of the tables on a terminal, at least
 LEAST = 5  # rounds, however long a call takes
 NUMBERS = ("OMP", "MKL", "OPENBLAS", "TILEWRIGHT")  # _NUM_THREADS, read when a library is loaded
 PARKING = {"KMP_BLOCKTIME": "5", "OPENBLAS_THREAD_TIMEOUT": "18"}  # ms, 2^18 cycles; then idle threads sleep
@@ -175,8 +176,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.8, help="of rounds for each case")
     parser.add_argument("--write", action="store_true", help="the tables into docs/PERFORMANCE.md")
     args = parser.parse_args()
+    if unknown := set(args.suites) - set(peer_calls.SUITES):
+        parser.error(f"there is no suite {', '.join(sorted(unknown))}")
     suites = args.suites or list(peer_calls.SUITES)
     console, missing, rows = Console(), {}, []
+    console.width = max(console.width, WIDTH)
     work = [(suite, n) for suite in suites for n in args.threads]
     total = sum(len(peer_calls.SUITES[suite]) for suite, _ in work)
     with progress(console) as bar:

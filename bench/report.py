@@ -1,10 +1,10 @@
 """Write the tables of README.md and docs/PERFORMANCE.md from runs of `tilewright compare` on this machine.
 
-    python bench/report.py [--threads N] [--runs N]      (some five minutes)
+    python bench/report.py [TABLE ...] [--threads N] [--runs N]      (some three minutes for a run of all)
 
-Each case is taken, with all its kernels, from the run in which its times scattered least. Each run is a process of its
-own: BLAS reads its number of threads once. On several threads a busy CPU ruins every time, so that table is written on
-an idle machine alone.
+Of several runs each case is taken, with all its kernels, from the one in which its times scattered least. Each run is a
+process of its own: BLAS reads its number of threads once. On several threads a busy CPU ruins every time, so that table
+is written on an idle machine alone.
 """
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PERFORMANCE = ROOT / "docs/PERFORMANCE.md"
 README_OPS = ("matmul", "linear", "gelu", "softmax", "layer_norm", "cross_entropy", "dropout", "embedding",
               "adamw_step")
-PRODUCTS = ("matmul", "linear", "linear_backward")
+TABLES = {  # arguments of `tilewright compare`
+    "threads": ("matmul", "linear", "linear_backward", "--size", "large"),
+    "ladder": ("matmul", "--ladder"),
+    "small": ("--size", "small"),
+    "medium": ("--size", "medium"),
+}
 BUSY = "Not measured: other work was running on the CPUs."
 
 
@@ -63,20 +68,24 @@ def section(found: bench.Comparison) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of the last table")
-    parser.add_argument("--runs", type=int, default=3, help="of each table")
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(TABLES)}; all by default")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of the table `threads`")
+    parser.add_argument("--runs", type=int, default=1, help="of each table")
     args = parser.parse_args()
-    if os.getloadavg()[0] > 0.5 * args.threads:
-        put(PERFORMANCE, "threads", BUSY)
-    else:
-        many = ("--size", "large", "--threads", str(args.threads))
-        put(PERFORMANCE, "threads", section(calmest(args.runs, *PRODUCTS, *many)))
-    put(PERFORMANCE, "ladder", section(calmest(args.runs, "matmul", "--ladder")))
-    put(PERFORMANCE, "small", section(calmest(args.runs, "--size", "small")))
-    medium = calmest(args.runs, "--size", "medium")
-    put(PERFORMANCE, "medium", section(medium))
-    short = replace(medium, results=[r for r in medium.results if r.op in README_OPS])
-    put(ROOT / "README.md", "results", section(short))
+    if unknown := set(args.tables) - set(TABLES):
+        parser.error(f"there is no table {', '.join(sorted(unknown))}")
+    for name in args.tables or TABLES:
+        what = TABLES[name]
+        if name == "threads":
+            if os.getloadavg()[0] > 0.5 * args.threads:
+                put(PERFORMANCE, name, BUSY)
+                continue
+            what = (*what, "--threads", str(args.threads))
+        found = calmest(args.runs, *what)
+        put(PERFORMANCE, name, section(found))
+        if name == "medium":
+            short = replace(found, results=[r for r in found.results if r.op in README_OPS])
+            put(ROOT / "README.md", "results", section(short))
 
 
 if __name__ == "__main__":
