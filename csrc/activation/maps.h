@@ -29,11 +29,11 @@ INLINE vec d_relu(vec dy, vec x, vec a) { (void)a; return v_select(v_lt(ZERO, x)
 INLINE vec d_leaky_relu(vec dy, vec x, vec a) { return dy * v_select(v_lt(ZERO, x), ONE, a + v_max(ZERO, x)); }
 INLINE vec d_elu(vec dy, vec x, vec a) { return dy * v_select(v_lt(ZERO, x), ONE, a * v_exp_decay(x)); }
 
-// Phi(x) + x phi(x); with t = |x| and e = exp(-t^2/2) it is e (ratio - t / sqrt(2 pi)) at -t, and 1 minus that at t
+// Phi(x) + x phi(x) at -|x|, and 1 minus that at |x|
 INLINE vec d_gelu(vec dy, vec x, vec a) {
     (void)a;
-    vec p, n, t = v_min(v_set1(GELU_MAX), v_abs(x)), ratio = v_normal_tail(t, &p, &n);
-    vec tail = v_scale(v_fnma(t, v_set1(INV_SQRT_2PI), ratio) * p, n);
+    vec n, t = v_min(v_set1(GELU_MAX), v_abs(x)), p = v_gelu_bell(t, &n);
+    vec tail = v_scale(v_gelu_slope(t) * p, n);
     return dy * v_select(v_lt(x, ZERO), tail, ONE - tail);
 }
 

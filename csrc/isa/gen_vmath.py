@@ -37,10 +37,10 @@ def interpolate(f, low, high, degree: int, center=0) -> list[mpf]:
     return list(mp.lu_solve(matrix, mp.matrix([f(x) for x in nodes])))
 
 
-def worst(g, exact, low, high, bits: int) -> float:
-    """The largest relative error of g, in units of 2^-bits."""
+def worst(g, exact, low, high, bits: int, size=None) -> float:
+    """The largest error of g, relative to size (or to exact), in units of 2^-bits."""
     points = [mpf(low) + (mpf(high) - low) * (2 * i + 1) / 1000 for i in range(500)]
-    return float(max(abs(g(x) / exact(x) - 1) for x in points) * 2**bits)
+    return float(max(abs((g(x) - exact(x)) / (size or exact)(x)) for x in points) * 2**bits)
 
 
 def text(x: mpf, bits: int) -> str:
@@ -59,24 +59,38 @@ def ratio(t: mpf) -> mpf:
     return mp.erfc(t / mp.sqrt(2)) * mp.exp(t * t / 2) / 2
 
 
-def gelu_tables(intervals: int, span: mpf, degree: int, bits: int) -> list[str]:
-    """Centres of the intervals of R, and its coefficients in t - centre; column i mod intervals is that of the key
-    i = exponent and first bits of t / span + 1, as they stand in the number."""
-    parts = intervals // 4
-    edges = [(mpf(2) ** (i // parts) * (1 + mpf(i % parts) / parts) - 1) * span for i in range(intervals + 1)]
-    columns, errors = [], []
-    for a, b in zip(edges, edges[1:], strict=False):
-        # a centre near the middle where R is nearly a number of this type: its rounding would matter most (Gal 1986)
-        middles = [rounded((a + b) / 2 + k * (b - a) / 4096, 20) for k in range(-40, 41)]
-        center = min(middles, key=lambda t: abs(rounded(ratio(t), bits) / ratio(t) - 1))
-        c = [rounded(x, bits) for x in interpolate(ratio, a, b, degree, center)]
-        columns.append([center, *c])
-        errors.append(worst(lambda t, c=c, center=center: mp.polyval(c[::-1], t - center), ratio, a, b, bits))
-    print(f"GELU_RATIO {intervals} intervals, degree {degree:2d}: {max(errors):.3f}")
-    bias = 127 if bits == 24 else 1023
-    columns = [columns[(i - bias * parts) % intervals] for i in range(intervals)]
-    return [table("GELU_CENTER", [[column[0]] for column in columns], bits),
-            table("GELU_RATIO", [[column[k] for column in columns] for k in range(1, degree + 2)], bits)]
+def pieces(name: str, f, top, degree: int, intervals: int, octave: int, start, bits: int, slope=None,
+           size=None) -> list[str]:
+    """A polynomial in t - centre on each of that many intervals of [0, top). Which one, say exponent and first bits of
+    place = start + t * scale: an octave of place holds `octave` intervals, and column i mod intervals is that of the
+    key i = those bits as they stand in the number. slope: of f at 0, where it is to be met exactly;
+    size: what the errors are relative to, |f| unless given."""
+    edges = [mpf(start)]
+    for _ in range(intervals):
+        edges.append(edges[-1] + mpf(2) ** mp.floor(mp.log(edges[-1], 2)) / octave)
+    scale = rounded((edges[-1] - edges[0]) / top, bits)
+    ts = [(e - edges[0]) / scale for e in edges]
+    first = int((127 if bits == 24 else 1023) * octave + (mpf(start) - 1) * octave)
+    columns: list = [None] * intervals
+    errors = []
+    for i, (a, b) in enumerate(zip(ts, ts[1:], strict=False)):
+        if f(mpf(0)) == 0 and i == 0:  # the relative error counts down to 0
+            center, head = mpf(0), [mpf(0)] if slope is None else [mpf(0), mpf(slope)]
+            rest = interpolate(lambda t, head=head: (f(t) - mp.polyval(head[::-1], t)) / t ** len(head), a, b,
+                               degree - len(head))
+            c = [rounded(x, bits) for x in [*head, *rest]]
+        else:
+            # a centre near the middle where f is nearly of this type: its rounding would matter most (Gal 1986)
+            middles = [rounded((a + b) / 2 + k * (b - a) / 4096, 20) for k in range(-40, 41)]
+            center = min(middles, key=lambda t: abs(rounded(f(t), bits) / f(t) - 1))
+            c = [rounded(x, bits) for x in interpolate(f, a, b, degree, center)]
+        columns[(first + i) % intervals] = [center, *c]
+        errors.append(worst(lambda t, c=c, center=center: mp.polyval(c[::-1], t - center), f, a, b, bits, size or f))
+    print(f"{name:10s} {intervals} intervals, degree {degree:2d}: {max(errors):.3f}")
+    return [f"#define {name}_START {text(mpf(start), bits)}", f"#define {name}_SCALE {text(scale, bits)}",
+            f"#define {name}_SHIFT (MANTISSA - {int(mp.log(octave, 2))})",
+            table(f"{name}_CENTER", [[column[0]] for column in columns], bits),
+            table(f"{name}_PIECES", [[column[k] for column in columns] for k in range(1, degree + 2)], bits)]
 
 
 def generate(width: int) -> list[str]:
@@ -113,19 +127,31 @@ def generate(width: int) -> list[str]:
     polynomial("LOG1P", lambda x: mp.log1p(x) / x**2 - 1 / x, 0, 1, 9 if single else 20,
                lambda x, p: x + x**2 * p, mp.log1p)
 
-    # Phi(-t) = exp(-t^2/2) R(t); an octave of t / GELU_SPAN + 1 in [1, 16) is cut into 2 or 4 intervals
-    span = mpf(1) if single else mpf("2.625")
-    constant("GELU_SPAN", span)
-    constant("GELU_MAX", 15 * span * mpf("0.999"))
+    # Phi(-t) = exp(-t^2/2) R(t), and what gelu and its derivative make of it
+    constant("GELU_MAX", mpf("14.7") if single else mpf(39))  # gelu(-x) and gelu'(-x) round to 0
+    top = mpf("14.71") if single else mpf("39.01")
+    constant("INV_SQRT_2PI", 1 / mp.sqrt(2 * mp.pi))
     if single:
         out.append("#if LOOKUP == 16")
-        out += gelu_tables(16, span, 5, bits)
+        # R is made smaller by as much as the roots of 2 are made larger: a factor found by trying three million, with
+        # which they all lie within 0.15 units of a float
+        factor = mp.exp(mpf("0.010026923559452392"))
+        out.append(table("ROOTS", [[factor * mpf(2) ** (mpf(i) / 16)] for i in range(16)], bits))
+        # e^-s = 1 + s P(s) with s = r/2: a polynomial in r, |r| <= ln(2) / 16
+        edge = ln2 / 16 * mpf("1.001")
+        polynomial("ROOT_HALF", lambda r: mp.expm1(-r / 2) / r if r else mpf("-0.5"), -edge, edge, 2,
+                   lambda r, p: 1 + r * p, lambda r: mp.exp(-r / 2))
+        out += pieces("GELU_LEFT", lambda t: t * ratio(t) / factor, top, 5, 16, 4, "1.25", bits)
+        density = 1 / mp.sqrt(2 * mp.pi)
+        out += pieces("GELU_SLOPE", lambda t: (ratio(t) - t * density) / factor, top, 5, 16, 4, "1.25", bits,
+                      size=lambda t: (ratio(t) + t * density) / factor)
+        constant("TANH_MAX", mpf("9.05"))  # 1 from here on
+        out += pieces("TANH", mp.tanh, mpf("9.06"), 4, 32, 8, "1.25", bits, slope=1)
         out.append("#else")
-        out += gelu_tables(8, span, 7, bits)
+        out += pieces("GELU_RATIO", ratio, top, 7, 8, 2, 1, bits)
         out.append("#endif")
     else:
-        out += gelu_tables(8, span, 17, bits)
-    constant("INV_SQRT_2PI", 1 / mp.sqrt(2 * mp.pi))
+        out += pieces("GELU_RATIO", ratio, top, 17, 8, 2, 1, bits)
 
     # gelu(approximate="tanh") = x sigmoid(x (A + B x^2)), each constant as a sum of two
     a = 2 * mp.sqrt(2 / mp.pi)

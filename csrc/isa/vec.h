@@ -16,7 +16,7 @@
 //     v_bits v_from_bits     the same bits as the other type
 //     v_pow2 v_scale         2^n | a * 2^n rounded once, denormals included; n integral, |n| <= MAX_POW2 | 2*MAX_POW2
 //     v_scale_normal         a * 2^n for -MAX_POW2 <= n <= MAX_POW2, and as good as 0 below that
-//     v_lookup               table[i mod LOOKUP], LOOKUP = 8 or 16 entries
+//     v_lookup               table[i mod n]; n = 8, but where LOOKUP == 16 (AVX-512, float) 16 or 32
 //     v_sum v_largest        over the lanes, always in the same order
 //     V_EACH V_WRITE         loops over a contiguous array: whole vectors, then the first lanes of one
 //

@@ -37,8 +37,14 @@ INLINE mask v_unord(vec a, vec b) { return (mask)I(cmp)(a, b, _CMP_UNORD_Q); }
 INLINE vec v_select(mask m, vec a, vec b) { return I(blendv)(b, a, (vec)m); }
 
 #if TW_BITS == 32
-INLINE vec v_lookup(const real *table, ivec i) { return _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)i); }
+INLINE vec v_lookup(const real *table, ivec i, int n) {
+    (void)n;
+    return _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), (__m256i)i);
+}
 #else
-INLINE vec v_lookup(const real *table, ivec i) { return _mm256_i64gather_pd(table, (__m256i)(i & 7), 8); }
+INLINE vec v_lookup(const real *table, ivec i, int n) {
+    (void)n;
+    return _mm256_i64gather_pd(table, (__m256i)(i & 7), 8);
+}
 #endif
 #undef I

@@ -37,9 +37,16 @@ INLINE vec v_select(mask m, vec a, vec b) { return I(mask_blend)(m, b, a); }
 INLINE vec v_scale(vec a, vec n) { return I(scalef)(a, n); }
 INLINE vec v_scale_normal(vec a, vec n) { return I(scalef)(a, n); }
 #if TW_BITS == 32
-INLINE vec v_lookup(const real *table, ivec i) { return _mm512_permutexvar_ps((__m512i)i, _mm512_loadu_ps(table)); }
+INLINE vec v_lookup(const real *table, ivec i, int n) {
+    const vec first = _mm512_loadu_ps(table);
+    return n == 16 ? _mm512_permutexvar_ps((__m512i)i, first)
+                   : _mm512_permutex2var_ps(first, (__m512i)i, _mm512_loadu_ps(table + 16));
+}
 #else
-INLINE vec v_lookup(const real *table, ivec i) { return _mm512_permutexvar_pd((__m512i)i, _mm512_loadu_pd(table)); }
+INLINE vec v_lookup(const real *table, ivec i, int n) {
+    (void)n;
+    return _mm512_permutexvar_pd((__m512i)i, _mm512_loadu_pd(table));
+}
 #endif
 
 INLINE real v_sum(vec a) { return I(reduce_add)(a); }

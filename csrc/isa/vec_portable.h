@@ -52,8 +52,8 @@ INLINE mask v_lt(vec a, vec b) { return a < b; }
 INLINE mask v_le(vec a, vec b) { return a <= b; }
 INLINE mask v_unord(vec a, vec b) { return ~((a == a) & (b == b)); }
 
-INLINE vec v_lookup(const real *table, ivec i) {
+INLINE vec v_lookup(const real *table, ivec i, int n) {
     vec v;
-    for (int lane = 0; lane < LANES; lane++) v[lane] = table[i[lane] & 7];
+    for (int lane = 0; lane < LANES; lane++) v[lane] = table[i[lane] & (n - 1)];
     return v;
 }

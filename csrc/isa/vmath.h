@@ -73,11 +73,28 @@ INLINE vec v_expm1_decay(vec x) {
 // log1p(e) for 0 <= e <= 1
 INLINE vec v_log1p_unit(vec e) { return v_fma(POLY(e, LOG1P), e * e, e); }
 
+// f(t) by one of many polynomials: exponent and first bits of start + t scale say which.
+#define PIECEWISE(f, t) \
+    v_piecewise(t, f##_START, f##_SCALE, f##_SHIFT, sizeof f##_CENTER / sizeof(real), f##_CENTER, f##_PIECES[0], \
+                sizeof f##_PIECES / sizeof *f##_PIECES - 1)
+
+INLINE vec v_piecewise(vec t, real start, real scale, int shift, int n, const real *center, const real *c, int degree) {
+    const ivec i = v_bits(v_fma(t, v_set1(scale), v_set1(start))) >> shift;
+    const vec u = t - v_lookup(center, i, n);
+    vec p = v_lookup(c + degree * n, i, n);
+    V_UNROLL for (int k = degree - 1; k >= 0; k--) p = v_fma(p, u, v_lookup(c + k * n, i, n));
+    return p;
+}
+
+#if LOOKUP == 16
+INLINE vec v_tanh(vec x) { return v_copysign(PIECEWISE(TANH, v_min(v_set1(TANH_MAX), v_abs(x))), x); }
+#else
 // tanh|x| = -m / (2 + m), m = expm1(-2|x|)
 INLINE vec v_tanh(vec x) {
     vec t = -v_abs(x), m = v_expm1_decay(t + t);
     return v_copysign(m / (m + REAL(2.0)), x);
 }
+#endif
 
 // 1 / (1 + exp(-x)), from exp(-|x|) which never overflows
 INLINE vec v_sigmoid(vec x) {
@@ -116,24 +133,33 @@ INLINE vec v_gelu_tanh(vec x) {
     return v_gate(x, p, n);
 }
 
-// Phi(-t) = ratio * p * 2^n for 0 <= t <= GELU_MAX, and exp(-t^2/2) = p * 2^n: the ratio, erfcx(t/sqrt(2))/2, is smooth
-// and never small. LOOKUP polynomials; which one, say exponent and first bits of t / GELU_SPAN + 1.
-INLINE vec v_normal_tail(vec t, vec *p, vec *n) {
-    vec place = GELU_SPAN == 1 ? t + ONE : v_fma(t, v_set1(1 / GELU_SPAN), ONE);
-    ivec i = v_bits(place) >> (MANTISSA - LOOKUP / 8);
-    vec u = t - v_lookup(GELU_CENTER, i);
-    enum { DEGREE = sizeof GELU_RATIO / sizeof *GELU_RATIO - 1 };
-    vec ratio = v_lookup(GELU_RATIO[DEGREE], i);
-    V_UNROLL for (int k = DEGREE - 1; k >= 0; k--) ratio = v_fma(ratio, u, v_lookup(GELU_RATIO[k], i));
-
-    vec square = t * t;
-    *p = v_exp_split_half(square, v_mul_lo(t, t, square), n);
-    return ratio;
+// Phi(-t) = exp(-t^2/2) R(t), where R(t) = erfcx(t/sqrt(2))/2 is smooth and never small; 0 <= t <= GELU_MAX. With
+//     v_gelu_bell   exp(-t^2/2) = p * 2^n
+//     v_gelu_left   t R(t)                 so that gelu(-t) = -left * bell
+//     v_gelu_slope  R(t) - t / sqrt(2 pi)  so that gelu'(-t) = slope * bell
+#if LOOKUP == 16
+// 2^(n/16) from a table (v_scale rounds n down), which halves the polynomial; left and slope make up for its factor.
+INLINE vec v_gelu_bell(vec t, vec *n) {
+    const vec w = t * t, shifter = v_set1(V_SHIFTER / 16), place = v_fma(w, v_set1(REAL(-0.5) * LOG2E), shifter);
+    *n = place - shifter;
+    vec r = v_fma(*n, v_set1(2 * LN2_HI), w) + v_fma(*n, v_set1(2 * LN2_LO), v_mul_lo(t, t, w));
+    vec root = v_lookup(ROOTS, v_bits(place), 16);
+    return v_fma(root, POLY(r, ROOT_HALF) * r, root);
 }
+INLINE vec v_gelu_left(vec t) { return PIECEWISE(GELU_LEFT, t); }
+INLINE vec v_gelu_slope(vec t) { return PIECEWISE(GELU_SLOPE, t); }
+#else
+INLINE vec v_gelu_bell(vec t, vec *n) {
+    vec w = t * t;
+    return v_exp_split_half(w, v_mul_lo(t, t, w), n);
+}
+INLINE vec v_gelu_left(vec t) { return t * PIECEWISE(GELU_RATIO, t); }
+INLINE vec v_gelu_slope(vec t) { return v_fnma(t, v_set1(INV_SQRT_2PI), PIECEWISE(GELU_RATIO, t)); }
+#endif
 
-// x Phi(x) = max(x, 0) - |x| Phi(-|x|)
+// x Phi(x) = max(x, 0) - |x| Phi(-|x|). The bell may be denormal before it is multiplied: left < 0.4 makes up for that.
 INLINE vec v_gelu(vec x) {
-    vec p, n, t = v_min(v_set1(GELU_MAX), v_abs(x)), ratio = v_normal_tail(t, &p, &n);
-    return v_max(ZERO, x) - v_scale(t * ratio * p, n);
+    vec n, t = v_min(v_set1(GELU_MAX), v_abs(x)), p = v_gelu_bell(t, &n);
+    return v_fnma(v_gelu_left(t), v_scale(p, n), v_max(ZERO, x));
 }
 #endif
