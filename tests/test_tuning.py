@@ -17,7 +17,7 @@ from tilewright.bench import tune
 from tilewright.cli import app, doctor
 from tilewright.cli.info import lines
 from tilewright.core import native, registry, tuning
-from tilewright.core.errors import BackendUnavailable
+from tilewright.core.errors import BackendUnavailable, DataError
 
 pytestmark = pytest.mark.skipif(native.lib is None, reason="the C backend is not here")
 
@@ -83,6 +83,13 @@ def test_a_file_is_read_back(file: Path) -> None:
 
 def test_no_file_is_no_complaint() -> None:
     assert tuning.read(native.isa(), native.gemm_tuning()) is None
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TILEWRIGHT_CACHE_DIR", str(file))
+    assert tuning.read(native.isa(), native.gemm_tuning()) is None
+    with pytest.raises(DataError, match="cannot be written"):
+        tuning.write(native.isa(), native.gemm_tuning(), {})
 
 
 def harmed(file: Path, **changes: object) -> None:

@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 import os
 import platform
-import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from .errors import DataError
 
 FORMAT = 1  # of the file
 Numbers = dict[str, float]  # of tw_gemm_tuning, by their names there
@@ -75,15 +77,18 @@ def read(isa: str, own: Mapping[str, float]) -> Numbers | None:
 
 
 def write(isa: str, own: Mapping[str, float], changed: Numbers) -> Path:
-    """Keep numbers for this machine; another process sees the old file or the new one, never half of it."""
+    """Keep numbers for this machine; another process sees the old file or the new one, never half of it.
+
+    Raises DataError where the folder cannot be written to.
+    """
     file = path(isa)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(dir=file.parent, prefix=file.name)
+    draft = file.with_name(f"{file.name}.{os.getpid()}")
     try:
-        with os.fdopen(handle, "w") as out:
-            json.dump(key(isa, own) | {"gemm": changed}, out, indent=1)
-        os.replace(draft, file)
-    except BaseException:
-        os.unlink(draft)
-        raise
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(key(isa, own) | {"gemm": changed}, indent=1) + "\n")
+        draft.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            draft.unlink()
+        raise DataError(f"{file} cannot be written: {error.strerror}") from None
     return file
