@@ -51,7 +51,7 @@ class Row:
 
 
 class Contestant:
-    """A process that holds one library: `prepare` a case, then `time` turns of it."""
+    """A process that holds one library, prepares cases and takes its turns."""
 
     def __init__(self, who: str, suite: str, threads: int):
         self.who = who
@@ -109,10 +109,10 @@ def measure(suite: str, threads: int, backends: Sequence[str], seconds: float, m
                 missing.setdefault(f"{c.who}, {suite}", once)
             else:
                 counts[c] = max(1, round(TURN / max(once, 1e-7)))
-        times = rounds(counts, SETTLE if threads > 1 else 0.0, seconds)
-        peers = [who for who in times if not who.startswith("tilewright")]
+        peers = [c.who for c in counts if not c.who.startswith("tilewright")]
         if not peers:
             continue
+        times = rounds(counts, SETTLE if threads > 1 else 0.0, seconds)
         best = min(peers, key=lambda who: median(times[who]))
         for backend in backends:
             if mine := times.get(f"tilewright:{backend}"):
