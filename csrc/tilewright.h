@@ -63,6 +63,7 @@ typedef struct {
     tw_matrix residual; /* (m, n), only without batch axes; its data is NULL for none. It may be c itself, else be apart */
     int batch_axes;
     const ptrdiff_t *batch_shape, *a_batch, *b_batch, *c_batch; /* batch_axes lengths and strides */
+    const void *packed; /* NULL, or what tw_pack made of b: see there */
 } tw_gemm_call;
 
 int tw_gemm(const tw_gemm_call *call);
@@ -89,6 +90,15 @@ typedef struct {
  * library's own again. TW_INVALID: one is not finite, negative, or out of all proportion. */
 void tw_get_gemm_tuning(tw_gemm_tuning *tuning);
 int tw_set_gemm_tuning(const tw_gemm_tuning *tuning);
+
+/* A matrix b (k, n) that many products share, packed once: tw_pack writes it into tw_pack_bytes (0: no such matrix) of the
+ * caller's memory, in the layout that the kernels read. Calls that name it in `packed` skip the packing, at any number of
+ * rows of a and of threads, and in any number of calls at once; b then must hold the same values in any layout, or its data
+ * be NULL: a call that would do better without the panels cannot, then. b_batch must be 0. TW_FLOAT32 or TW_FLOAT64; for
+ * products of float16 and bfloat16, pack b as TW_FLOAT32. The memory serves this process alone; a call of another shape,
+ * dtype or instruction set is TW_INVALID. */
+size_t tw_pack_bytes(int dtype, ptrdiff_t k, ptrdiff_t n);
+int tw_pack(int dtype, ptrdiff_t k, ptrdiff_t n, tw_matrix b, void *packed);
 
 /* The same product by three loops, to compare with; dtype TW_FLOAT32 or TW_FLOAT64. */
 int tw_gemm_naive(const tw_gemm_call *call);

@@ -100,8 +100,9 @@ static int run_one(tw_gemm_call call) {
     const int half = is_half(call.dtype), dtype = call.dtype, reads_ab = call.alpha != 0 && call.k > 0;
     const size_t size = half ? 4 : sizes[dtype];
     const int copies_residual = call.residual.data && (half || call.residual.col != 1);
-    const size_t bytes[COPIES] = {bytes_of(call.m, call.n, size), half && reads_ab ? bytes_of(call.m, call.k, size) : 0,
-                                  half && reads_ab ? bytes_of(call.k, call.n, size) : 0,
+    const int widens_a = half && reads_ab, widens_b = widens_a && !call.packed;
+    const size_t bytes[COPIES] = {bytes_of(call.m, call.n, size), widens_a ? bytes_of(call.m, call.k, size) : 0,
+                                  widens_b ? bytes_of(call.k, call.n, size) : 0,
                                   call.bias ? bytes_of(1, call.n, size) : 0,
                                   copies_residual ? bytes_of(call.m, call.n, size) : 0};
     size_t total = 64;
@@ -114,10 +115,12 @@ static int run_one(tw_gemm_call call) {
         next += bytes[i];
     }
     const tw_matrix c = call.c;
-    if (half && reads_ab) {
+    if (widens_a) {
         copy(dtype, 0, call.m, call.k, call.a, copies[1]);
         call.a = (tw_matrix){copies[1], call.k, 1};
-        if (call.b.row == 1 && call.b.col != 1) { // keep b's columns as rows: reading along them is what is fast
+        if (!widens_b)
+            call.b.data = NULL; // its panels are float32 already
+        else if (call.b.row == 1 && call.b.col != 1) { // keep b's columns as rows: reading along them is what is fast
             copy(dtype, 0, call.n, call.k, (tw_matrix){call.b.data, call.b.col, call.b.row}, copies[2]);
             call.b = (tw_matrix){copies[2], 1, call.k};
         } else {
@@ -168,7 +171,7 @@ static void run_slab(void *context, ptrdiff_t slab) {
 }
 
 static int run_in_slabs(const tw_gemm_call *call) {
-    if (!is_half(call->dtype) || call->m > FEW_ROWS || call->k == 0 || call->n <= SLAB_ELEMENTS / call->k) return run_one(*call);
+    if (!is_half(call->dtype) || call->packed || call->m > FEW_ROWS || call->k == 0 || call->n <= SLAB_ELEMENTS / call->k) return run_one(*call);
     const ptrdiff_t least = call->b.col == 1 ? 256 : 32; // columns: of rows worth reading, or of vectors
     slabs s = {call, SLAB_ELEMENTS / call->k / 16 * 16, TW_OK};
     if (s.width < least) s.width = least;

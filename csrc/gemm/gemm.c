@@ -8,6 +8,7 @@
 #include "../isa/isa.h"
 #include "../threads/threads.h"
 #include "gemm.h"
+#include "packed.h"
 #include "product.h"
 
 TW_KERNELS(tw_gemm_kernels, tw_gemm_f32)
@@ -59,6 +60,7 @@ static void transpose(tw_product *p, batch *s) {
     t.m = p->n, t.n = p->m;
     t.a = p->b, t.a_row = p->b_col, t.a_col = p->b_row;
     t.b = p->a, t.b_row = p->a_col, t.b_col = p->a_row;
+    t.panels = NULL;
     *p = t;
 }
 
@@ -108,6 +110,7 @@ static int normal_product(const tw_gemm_call *call, tw_product *p, batch *s) {
         .a_row = call->a.row, .a_col = call->a.col, .b_row = call->b.row, .b_col = call->b.col, .c_row = call->c.row,
         .alpha = call->k == 0 ? 0 : call->alpha, .beta = call->beta,
         .end = {.bias = call->bias},
+        .panels = call->packed ? tw_packed_panels(call) : NULL,
     };
     if (call->activation != TW_NONE)
         p->end.activation = tw_activation_kernel(call->dtype, call->activation, &p->end.param);
@@ -118,11 +121,11 @@ static int normal_product(const tw_gemm_call *call, tw_product *p, batch *s) {
         p->end.residual_row = call->residual.row;
     }
     const int plain_end = !p->end.bias && !p->end.activation && !p->end.residual;
-    const int rows = call->c.col == 1 || p->n == 1, columns = call->c.row == 1 || p->m == 1;
-    if (!rows && !(columns && plain_end))
+    const int rows = call->c.col == 1 || p->n == 1, may_transpose = (call->c.row == 1 || p->m == 1) && plain_end && p->b;
+    if (!rows && !may_transpose)
         return 0;
     // a column times a column-major matrix is a row times a row-major one
-    const int column = p->n == 1 && p->m > 1 && columns && plain_end && p->a_col != 1;
+    const int column = p->n == 1 && p->m > 1 && may_transpose && p->a_col != 1;
     if (!rows || column) {
         transpose(p, s);
         p->c_row = call->c.col;
@@ -144,10 +147,10 @@ static int run(const tw_product *p, const batch *s) {
 static int is_valid(const tw_gemm_call *call) {
     if (call->m < 0 || call->n < 0 || call->k < 0 || call->dtype < TW_FLOAT32 || call->dtype > TW_BFLOAT16 ||
         call->activation < TW_NONE || call->activation > TW_HARDSWISH || call->batch_axes < 0 ||
-        (call->residual.data && call->batch_axes > 0))
+        (call->residual.data && call->batch_axes > 0) || (call->packed && !tw_packed_panels(call)))
         return 0;
     for (int i = 0; i < call->batch_axes; i++)
-        if (call->batch_shape[i] < 0)
+        if (call->batch_shape[i] < 0 || (call->packed && call->batch_shape[i] > 1 && call->b_batch[i]))
             return 0;
     return 1;
 }
@@ -196,12 +199,13 @@ int tw_gemm_describe(const tw_gemm_call *call, char *text, size_t size) {
     const tw_plan plan = tw_plan_product(&p, s.count);
     const ptrdiff_t tasks = plan.down * plan.across * s.count;
     const int threads = plan.threads > tasks ? (int)tasks : plan.threads;
-    char tile[64] = "";
+    char tile[80] = "";
+    const char *when = plan.panels ? " beforehand" : "";
     if (plan.path == TW_PACKED)
-        snprintf(tile, sizeof tile, " %dx%d, k by %td, b packed%s", p.kernels->mr, p.kernels->nr, plan.kc,
+        snprintf(tile, sizeof tile, " %dx%d, k by %td, b packed%s%s", p.kernels->mr, p.kernels->nr, plan.kc, when,
                  plan.pack_a ? ", a packed" : "");
-    else if (plan.path == TW_DIRECT && plan.pack_b)
-        snprintf(tile, sizeof tile, ", b packed");
+    else if (plan.path == TW_DIRECT && (plan.panels || plan.pack_b))
+        snprintf(tile, sizeof tile, ", b packed%s", when);
     const char *plural = threads == 1 ? "" : "s";
     snprintf(text, size, "%s %s%s, %d thread%s%s", tw_isa(), tw_path_names[plan.path], tile, threads, plural, how);
     return TW_OK;

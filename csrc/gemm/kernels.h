@@ -13,6 +13,7 @@ typedef struct {
     double alpha, beta;
     const char *below; // packed tiles: of each of mr rows of a, these bytes will be read soon
     ptrdiff_t below_bytes;
+    int b_is_far;      // packed tiles: b comes from beyond L2
 } tw_tile_call;
 
 // One tile of c from `k` columns of a and `k` rows of b. `last` says how many lanes of the tile's last vector exist.
@@ -29,7 +30,7 @@ typedef void tw_dot(ptrdiff_t k, const void *a, ptrdiff_t a_row, const void *b, 
                     ptrdiff_t c_col, double alpha, double beta);
 
 // A k x n matrix of any strides into panels of `width` columns, k rows each, one after the other; zeros beyond n.
-typedef void tw_pack(ptrdiff_t k, ptrdiff_t n, ptrdiff_t width, const void *src, ptrdiff_t row, ptrdiff_t col, void *dst);
+typedef void tw_pack_panels(ptrdiff_t k, ptrdiff_t n, ptrdiff_t width, const void *src, ptrdiff_t row, ptrdiff_t col, void *dst);
 
 // c += x, m rows of n elements; x_row == 0 adds one row, a bias, to all.
 typedef void tw_add_rows(ptrdiff_t m, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *c, ptrdiff_t c_row);
@@ -44,12 +45,13 @@ typedef struct {
     int rows[TW_MAX_NV];                   // direct tiles 1, 2, 3, 4 vectors wide: how many rows at most
     tw_tile *const *direct[TW_MAX_NV];     // direct[nv - 1][m - 1]: b with rows b_row apart
     tw_tile *const *packed;                // packed[m - 1]: b a packed panel of nr columns
+    tw_tile *packed_far;                   // mr rows, b from beyond L2
     tw_fused_tile *fused;                  // mr rows
     int stream_rows;                       // rows that a stream takes at most
     tw_stream *const *stream;              // stream[m - 1]
     int dot_rows[TW_MAX_DOT];              // rows of a in a dot tile over j + 1 rows of b
     tw_dot *dot[TW_MAX_DOT], *dot_one[TW_MAX_DOT]; // dot_rows[j] rows of a; one row
-    tw_pack *pack;
+    tw_pack_panels *pack;
     tw_add_rows *add_rows;
     tw_sum_rows *sum_rows;
 } tw_gemm_kernels;

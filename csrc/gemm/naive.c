@@ -20,7 +20,7 @@ NAIVE(naive_f32, float)
 NAIVE(naive_f64, double)
 
 int tw_gemm_naive(const tw_gemm_call *call) {
-    if (call->dtype > TW_FLOAT64 || call->bias || call->residual.data || call->activation != TW_NONE)
+    if (call->dtype > TW_FLOAT64 || call->bias || call->residual.data || !call->b.data || call->activation != TW_NONE)
         return TW_INVALID;
     for (ptrdiff_t index = 0, count = tw_batch_count(call); index < count; index++)
         (call->dtype == TW_FLOAT64 ? naive_f64 : naive_f32)(call, tw_batch_at(call, index));

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "../threads/threads.h"
+#include "packed.h"
 #include "tuning.h"
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -20,11 +21,11 @@ static ptrdiff_t even(ptrdiff_t n, ptrdiff_t most, ptrdiff_t unit) { return roun
 
 // One side has few rows and both sides are contiguous along k (b may be packed that way when it is the few).
 static int wants_dot(const tw_product *p) {
-    if (p->k < 2 * p->kernels->lanes)
+    if (p->k < 2 * p->kernels->lanes || !p->b)
         return 0;
     if (p->n <= TW_MAX_DOT && p->a_col == 1 && (p->b_row == 1 || p->m >= 16))
         return 1;
-    return p->m <= TW_MAX_DOT && p->b_row == 1 && p->n > 1 && p->b_col != 1 && p->a_col == 1;
+    return p->m <= TW_MAX_DOT && !p->panels && p->b_row == 1 && p->n > 1 && p->b_col != 1 && p->a_col == 1;
 }
 
 static tw_path choose(const tw_product *p, const tw_gemm_tuning *t) {
@@ -33,6 +34,8 @@ static tw_path choose(const tw_product *p, const tw_gemm_tuning *t) {
         return TW_DIRECT;
     if (wants_dot(p))
         return TW_DOT;
+    if (p->panels)
+        return tw_is_one_panel(g, p->n) ? TW_DIRECT : TW_PACKED;
     if (p->m <= t->stream_rows && p->b_col == 1 && !(g->partial_is_slow && p->n % g->lanes))
         return p->k * p->n * g->size > t->direct_bytes ? TW_STREAM : TW_DIRECT;
     return p->k * p->n * g->size <= t->direct_bytes && p->k <= 2 * t->column_bytes / g->size ? TW_DIRECT : TW_PACKED;
@@ -49,9 +52,10 @@ static double estimate(const tw_product *p, const tw_gemm_tuning *t) {
 // for their number decides how they are computed.
 static void cut(const tw_product *p, ptrdiff_t want, tw_plan *plan) {
     const tw_gemm_kernels *g = p->kernels;
-    const int narrow = p->n <= 2 * g->nr, few_columns = plan->path == TW_DOT && p->n <= TW_MAX_DOT;
+    const int narrow = p->n <= 2 * g->nr && !plan->panels;
+    const int in_one = plan->path == TW_DOT ? p->n <= TW_MAX_DOT : plan->path == TW_DIRECT && plan->panels;
     const ptrdiff_t unit = narrow ? 2 * g->lanes : g->nr, least = narrow || p->m <= 2 * g->mr ? unit : 2 * unit;
-    const ptrdiff_t across = few_columns ? 1 : MIN(want, pieces(p->n, least));
+    const ptrdiff_t across = in_one ? 1 : MIN(want, pieces(p->n, least));
     const ptrdiff_t down = plan->path == TW_STREAM ? 1 : MIN(pieces(want, across), pieces(p->m, g->mr));
     plan->columns = round_up(pieces(p->n, across), across > 1 ? unit : 1);
     plan->across = pieces(p->n, plan->columns);
@@ -63,6 +67,7 @@ tw_plan tw_plan_product(const tw_product *p, ptrdiff_t batches) {
     const tw_gemm_kernels *g = p->kernels;
     const tw_gemm_tuning *t = tw_gemm_tuned();
     tw_plan plan = {.path = choose(p, t)};
+    plan.panels = plan.path == TW_DOT || p->k == 0 ? NULL : p->panels;
     plan.pack_b = p->b_col != 1 || (g->partial_is_slow && p->n % g->lanes);
     plan.pack_a = p->a_col != 1 && p->n > 2 * g->nr && p->m > g->mr;
     plan.threads = estimate(p, t) * (double)batches < t->parallel_ns ? 1 : tw_threads_for(HUGE_VAL);

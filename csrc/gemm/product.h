@@ -19,6 +19,7 @@ typedef struct {
     const tw_gemm_kernels *kernels;
     ptrdiff_t m, n, k;
     const char *a, *b;
+    const char *panels; // of b, packed beforehand, or NULL; with them b may be NULL
     char *c;
     ptrdiff_t a_row, a_col, b_row, b_col, c_row;
     double alpha, beta;
@@ -30,6 +31,7 @@ typedef struct {
 //   STREAM  a few rows: b passes once, some rows of it at a time, and c stays in cache
 //   DOT     vectors along k, where one side has at most 10 rows and both are contiguous along k
 //   PACKED  b in panels of nr columns that fill the L2 cache, a read in place (packed where its rows are not contiguous)
+// Where b was packed beforehand: DIRECT for a b of one panel, PACKED for others; DOT where few columns make that faster.
 typedef enum { TW_DIRECT, TW_STREAM, TW_DOT, TW_PACKED } tw_path;
 
 typedef struct {
@@ -39,6 +41,7 @@ typedef struct {
     ptrdiff_t kc, nc;          // PACKED: the block of b; STREAM: kc rows of b at a time
     int pack_a, pack_b;        // DIRECT, DOT: b (or the smaller side) goes through a packed panel
     int fetch_a;               // PACKED: the rows of a that pass come from beyond L2
+    const char *panels;        // DIRECT, PACKED: of all of b, where it was packed beforehand
     int threads;               // that are worth having for all of the batch
 } tw_plan;
 

@@ -90,12 +90,13 @@ static void direct_tiles(const tw_product *p, rectangle r, ptrdiff_t k0, ptrdiff
 
 static int run_direct(const tw_product *p, const tw_plan *plan, rectangle r) {
     const tw_gemm_kernels *g = p->kernels;
-    char *panels = NULL;
-    if (plan->pack_b && p->k > 0) {
-        panels = tw_workspace(p->k * round_up(r.n, g->lanes) * g->size);
-        if (!panels)
+    const char *panels = plan->panels;
+    if (!panels && plan->pack_b && p->k > 0) {
+        char *space = tw_workspace(p->k * round_up(r.n, g->lanes) * g->size);
+        if (!space)
             return TW_NO_MEMORY;
-        pack_blocks(p, r, panels);
+        pack_blocks(p, r, space);
+        panels = space;
     }
     direct_tiles(p, r, 0, p->k, panels, call_of(p));
     finish(p, r);
@@ -157,7 +158,7 @@ static void panel_tile(const tw_product *p, rectangle t, ptrdiff_t k, const char
     const ptrdiff_t nv = (t.n + g->lanes - 1) / g->lanes, last = t.n - (nv - 1) * g->lanes;
     char *c = c_at(p, t.i, t.j);
     if (nv * g->lanes == g->nr) {
-        g->packed[t.m - 1](k, a, panel, c, last, call);
+        (call->b_is_far && t.m == g->mr ? g->packed_far : g->packed[t.m - 1])(k, a, panel, c, last, call);
         return;
     }
     const ptrdiff_t most = g->rows[nv - 1];
@@ -166,15 +167,15 @@ static void panel_tile(const tw_product *p, rectangle t, ptrdiff_t k, const char
                                                   call);
 }
 
-// The rows i .. i+m-1 of the rectangle times a packed block of b; a as it is or packed, as call says. `below`: the next rows
-// of a where they come from beyond L2, or NULL; each tile has its share of them fetched.
+// The rows i .. i+m-1 of the rectangle times a packed block of b, its panels `depth` rows apart; a as it is or packed, as call
+// says. `below`: the next rows of a where they come from beyond L2, or NULL; each tile has its share of them fetched.
 static void row_panel(const tw_product *p, rectangle r, ptrdiff_t k, const char *a, const char *below, const char *panels,
-                      tw_tile_call call, int is_last) {
+                      ptrdiff_t depth, tw_tile_call call, int is_last) {
     const ptrdiff_t nr = p->kernels->nr, size = p->kernels->size;
     call.below = below;
     call.below_bytes = below ? k * nr / r.n * size + 64 : 0;
     for (ptrdiff_t j = 0; j < r.n; j += nr, call.below += call.below_bytes)
-        panel_tile(p, (rectangle){r.i, r.j + j, r.m, MIN(nr, r.n - j)}, k, a, panels + j * k * size, &call);
+        panel_tile(p, (rectangle){r.i, r.j + j, r.m, MIN(nr, r.n - j)}, k, a, panels + j * depth * size, &call);
     if (is_last)
         finish(p, r);
 }
@@ -200,23 +201,28 @@ static void first_row_panel(const tw_product *p, rectangle r, ptrdiff_t k0, ptrd
         finish(p, (rectangle){r.i, r.j, g->mr, r.n});
 }
 
-// A block of b, k rows by r.n columns, times all rows of the rectangle.
-static void block(const tw_product *p, const tw_plan *plan, rectangle r, ptrdiff_t k0, ptrdiff_t k, char *panels, char *a_panels,
+// A block of b, k rows by r.n columns, times all rows of the rectangle; packed into `space` where it was not beforehand.
+static void block(const tw_product *p, const tw_plan *plan, rectangle r, ptrdiff_t k0, ptrdiff_t k, char *space, char *a_panels,
                   tw_tile_call call, int is_last) {
     const tw_gemm_kernels *g = p->kernels;
-    ptrdiff_t i = 0;
-    if (p->b_col == 1 && !a_panels && r.m >= g->mr) {
-        first_row_panel(p, r, k0, k, panels, call, is_last);
+    const char *panels = space;
+    ptrdiff_t i = 0, depth = k;
+    if (plan->panels) {
+        depth = p->k;
+        panels = plan->panels + (r.j * depth + k0 * g->nr) * g->size;
+    } else if (p->b_col == 1 && !a_panels && r.m >= g->mr) {
+        first_row_panel(p, r, k0, k, space, call, is_last);
         i = g->mr;
     } else {
-        g->pack(k, r.n, g->nr, b_at(p, k0, r.j), p->b_row, p->b_col, panels);
+        g->pack(k, r.n, g->nr, b_at(p, k0, r.j), p->b_row, p->b_col, space);
     }
     call.b_row = g->nr;
     if (a_panels) {
         call.a_row = 1;
         call.a_col = g->mr;
     }
-    for (; i < r.m; i += g->mr) {
+    call.b_is_far = plan->panels != NULL;
+    for (; i < r.m; i += g->mr, call.b_is_far = 0) {
         const ptrdiff_t m = MIN(g->mr, r.m - i), in_group = i / g->mr % TW_A_PANELS;
         const char *a = a_at(p, r.i + i, k0);
         if (a_panels) {
@@ -225,15 +231,16 @@ static void block(const tw_product *p, const tw_plan *plan, rectangle r, ptrdiff
             a = a_panels + in_group * k * g->mr * g->size;
         }
         const char *below = plan->fetch_a ? a + g->mr * p->a_row * g->size : NULL;
-        row_panel(p, (rectangle){r.i + i, r.j, m, r.n}, k, a, below, panels, call, is_last);
+        row_panel(p, (rectangle){r.i + i, r.j, m, r.n}, k, a, below, panels, depth, call, is_last);
     }
 }
 
 static int run_packed(const tw_product *p, const tw_plan *plan, rectangle r) {
     const tw_gemm_kernels *g = p->kernels;
     const ptrdiff_t a_bytes = plan->pack_a ? round_up(plan->kc * TW_A_PANELS * g->mr * g->size, 64) : 0;
-    char *space = tw_workspace(a_bytes + plan->kc * round_up(plan->nc, g->nr) * g->size);
-    if (!space)
+    const ptrdiff_t bytes = a_bytes + (plan->panels ? 0 : plan->kc * round_up(plan->nc, g->nr) * g->size);
+    char *space = bytes ? tw_workspace(bytes) : NULL;
+    if (bytes && !space)
         return TW_NO_MEMORY;
     for (ptrdiff_t j = 0; j < r.n; j += plan->nc) {
         tw_tile_call call = call_of(p);

@@ -47,6 +47,7 @@
 #define NR (NV * LANES)
 #define STREAM_DEPTH 4
 #define AHEAD 8 // rows of a packed panel fetched ahead into L1
+#define FAR_AHEAD 64 // and into L2, where nobody has just packed it
 
 // ---- tiles
 
@@ -95,7 +96,8 @@ INLINE void direct_tile(const int m, const int nv, ptrdiff_t k, const real *a, c
 
 // The rows of c and of the a below are fetched one by one between stretches of k: all at once they take the line buffers
 // that b and a want (2048x2048x2048: 226 GFLOP/s with c at once and without a, 240 with c spread, 247 with both).
-INLINE void packed_tile(const int m, ptrdiff_t k, const real *a, const real *b, real *c, ptrdiff_t last, const tw_tile_call *t) {
+INLINE void packed_tile(const int m, const int far, ptrdiff_t k, const real *a, const real *b, real *c, ptrdiff_t last,
+                        const tw_tile_call *t) {
     const ptrdiff_t a_row = t->a_row, a_col = t->a_col, c_row = t->c_row;
     const char *below = t->below;
     vec acc[MR][TW_MAX_NV], bv[NV];
@@ -106,6 +108,7 @@ INLINE void packed_tile(const int m, ptrdiff_t k, const real *a, const real *b, 
         UNROLL_BY_4 for (const ptrdiff_t stop = (i + 1) * k / m; p < stop; p++, a += a_col, b += NR) {
             UNROLL for (int j = 0; j < NV; j++) {
                 __builtin_prefetch(b + AHEAD * NR + j * LANES, 0, 3);
+                if (far) __builtin_prefetch(b + FAR_AHEAD * NR + j * LANES, 0, 2);
                 bv[j] = v_load(b + j * LANES);
             }
             step(m, NV, acc, a, a_row, bv);
@@ -265,11 +268,16 @@ static tw_tile *const direct_4[] = {UP_TO(ROWS_4, DIRECT_ROW, 4)};
 
 #define PACKED(m, unused) \
     static void packed_##m(ptrdiff_t k, const void *a, const void *b, void *c, ptrdiff_t last, const tw_tile_call *t) { \
-        packed_tile(m, k, a, b, c, last, t); \
+        packed_tile(m, 0, k, a, b, c, last, t); \
     }
 #define PACKED_ROW(m, unused) packed_##m,
 UP_TO(MR, PACKED, )
 static tw_tile *const packed[] = {UP_TO(MR, PACKED_ROW, )};
+// 8x1024x4096 with b packed beforehand 120 -> 182 GFLOP/s. Not for fewer rows, where loads are what is scarce (4x1024x1024
+// 209 -> 156), nor for panels in L2 (1024x1024x1024 267 -> 257).
+static void packed_far(ptrdiff_t k, const void *a, const void *b, void *c, ptrdiff_t last, const tw_tile_call *t) {
+    packed_tile(MR, 1, k, a, b, c, last, t);
+}
 
 #define STREAM(m, unused) \
     static void stream_##m(ptrdiff_t k, ptrdiff_t n, const void *a, const void *b, void *c, const tw_tile_call *t) { \
@@ -308,6 +316,7 @@ const tw_gemm_kernels TW_NAME(TW_TYPED(tw_gemm)) = {
     .rows = {ROWS_1, ROWS_2, ROWS_3, ROWS_4},
     .direct = {direct_1, direct_2, direct_3, direct_4},
     .packed = packed,
+    .packed_far = packed_far,
     .fused = fused_tile,
     .stream_rows = STREAM_ROWS,
     .stream = streams,

@@ -1,6 +1,8 @@
 // Doors of the gemm family: matmul, gemm, linear, linear_backward(_weights), and what explain asks.
 #include "door.h"
 
+#include <string.h>
+
 #define NS_PER_PRODUCT 0.0125 // 160 GFLOP/s: for the decision to release the GIL
 
 static tw_matrix matrix(const tw_view *v) { // the last two axes
@@ -26,27 +28,103 @@ static PyObject *refuse(const tw_view *out) {
     return tw_not_plain();
 }
 
+// ---- the right operand: an array, or a tilewright.PackedMatrix (core/packed.py)
+
+static PyObject *packed_class, *form_names[2]; // the class; its attributes "c_b", "c_w"
+
+typedef struct {
+    tw_view view;
+    tw_matrix b; // (k, n)
+    npy_intp k, n;
+    const void *packed; // its panels, or NULL
+} right;
+
+// The matrix (K, N) and the panels of a PackedMatrix that has them for this side; 0: it has not, or is something else.
+static int read_packed(PyObject *object, int transpose, right *r) {
+    if (!packed_class || (PyObject *)Py_TYPE(object) != packed_class)
+        return 0;
+    PyObject *form = PyObject_GetAttr(object, form_names[transpose]); // (matrix, panels), which the object keeps for good
+    if (!form)
+        PyErr_Clear();
+    const int found = form && PyTuple_Check(form) && tw_read(PyTuple_GetItem(form, 0), &r->view);
+    if (found)
+        r->packed = PyArray_DATA((PyArrayObject *)PyTuple_GetItem(form, 1));
+    Py_XDECREF(form);
+    return found;
+}
+
+// Reads a matrix (K, N), or (N, K) if `transpose`.
+static int read_right(PyObject *object, int transpose, right *r) {
+    r->packed = NULL;
+    if (!tw_read(object, &r->view)) {
+        if (!read_packed(object, transpose, r))
+            return 0;
+        transpose = 0;
+    }
+    if (r->view.ndim != 2)
+        return 0;
+    r->k = r->view.shape[transpose], r->n = r->view.shape[!transpose];
+    r->b = transpose ? transposed(matrix(&r->view)) : matrix(&r->view);
+    return 1;
+}
+
+// set_packed(class): say which class PackedMatrix is
+static PyObject *door_set_packed(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+    (void)self;
+    if (nargs != 1 || !(form_names[0] = PyUnicode_InternFromString("c_b")) ||
+        !(form_names[1] = PyUnicode_InternFromString("c_w")))
+        return NULL;
+    packed_class = Py_NewRef(args[0]);
+    return Py_NewRef(Py_None);
+}
+
+// pack(b) -> array of bytes: the panels of a float32 or float64 matrix (K, N)
+static PyObject *door_pack(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+    (void)self;
+    tw_view b;
+    if (nargs != 1 || !tw_read(args[0], &b) || b.ndim != 2)
+        return tw_not_plain();
+    npy_intp bytes = (npy_intp)tw_pack_bytes(b.dtype, b.shape[0], b.shape[1]);
+    PyObject *panels = bytes ? PyArray_SimpleNew(1, &bytes, NPY_INT8) : tw_not_plain();
+    if (!panels || !bytes)
+        return panels;
+    PyThreadState *state = tw_release_gil((double)bytes);
+    const int code = tw_pack(b.dtype, b.shape[0], b.shape[1], matrix(&b), PyArray_DATA((PyArrayObject *)panels));
+    tw_take_gil(state);
+    return tw_result(code, panels);
+}
+
 // ---- matmul
 
 typedef struct {
     npy_intp shape[TW_MAX_DIMS], a[TW_MAX_DIMS], b[TW_MAX_DIMS], c[TW_MAX_DIMS];
 } batch_axes;
 
-// a (B..., M, K), b (B..., K, N): everything of the call but c; 0 where they do not fit.
-static int read_product(PyObject *const *args, tw_view *a, tw_view *b, npy_intp *shape, tw_gemm_call *call) {
-    if (!tw_read(args[0], a) || !tw_read(args[1], b) || a->dtype != b->dtype || a->dtype > TW_BFLOAT16 || a->ndim != b->ndim ||
-        a->ndim < 2 || a->ndim > TW_MAX_DIMS)
+// a (B..., M, K), b (B..., K, N) or packed: everything of the call but c; 0 where they do not fit. shape: of the result.
+static int read_product(PyObject *const *args, tw_view *a, tw_view *b, npy_intp *shape, batch_axes *s, tw_gemm_call *call) {
+    right packed = {.packed = NULL};
+    if (!tw_read(args[0], a) || a->dtype > TW_BFLOAT16 || a->ndim < 2 || a->ndim > TW_MAX_DIMS)
         return 0;
     const int axes = a->ndim - 2;
-    for (int i = 0; i < axes; i++)
-        if ((shape[i] = a->shape[i]) != b->shape[i])
+    if (tw_read(args[1], b)) {
+        if (b->ndim != a->ndim || (axes && memcmp(a->shape, b->shape, axes * sizeof *shape)))
             return 0;
-    shape[axes] = a->shape[axes];
-    shape[axes + 1] = b->shape[axes + 1];
-    if (a->shape[axes + 1] != b->shape[axes])
+    } else if (read_packed(args[1], 0, &packed)) {
+        *b = packed.view;
+    } else {
         return 0;
-    *call = (tw_gemm_call){.dtype = a->dtype, .m = shape[axes], .n = shape[axes + 1], .k = b->shape[axes], .a = matrix(a),
-                           .b = matrix(b), .alpha = 1, .batch_axes = axes};
+    }
+    const npy_intp k = b->shape[b->ndim - 2], n = b->shape[b->ndim - 1];
+    if (a->dtype != b->dtype || a->shape[axes + 1] != k)
+        return 0;
+    for (int i = 0; i <= axes; i++) shape[i] = a->shape[i];
+    shape[axes + 1] = n;
+    for (int i = 0; i < axes; i++) {
+        s->a[i] = a->strides[i] / a->itemsize;
+        s->b[i] = packed.packed ? 0 : b->strides[i] / b->itemsize;
+    }
+    *call = (tw_gemm_call){.dtype = a->dtype, .m = shape[axes], .n = n, .k = k, .a = matrix(a), .b = matrix(b), .alpha = 1,
+                           .batch_axes = axes, .a_batch = s->a, .b_batch = s->b, .packed = packed.packed};
     return 1;
 }
 
@@ -55,23 +133,17 @@ static PyObject *multiply(PyObject *const *args, Py_ssize_t nargs, int (*gemm)(c
     tw_gemm_call call;
     batch_axes s;
     npy_intp shape[TW_MAX_DIMS];
-    if (nargs != 3 || !read_product(args, &a, &b, shape, &call))
+    if (nargs != 3 || !read_product(args, &a, &b, shape, &s, &call))
         return tw_not_plain();
     const int made = tw_output(args[2], a.dtype, a.ndim, shape, &c);
     if (made <= 0)
         return made < 0 ? NULL : tw_not_plain();
-    if (args[2] != Py_None && !(clear_of(&c, &a) && clear_of(&c, &b)))
+    if (args[2] != Py_None && !(clear_of(&c, &a) && (call.packed || clear_of(&c, &b)))) // what is packed is read-only
         return refuse(&c);
     call.c = matrix(&c);
-    if (call.batch_axes) {
-        for (int i = 0; i < call.batch_axes; i++) {
-            s.a[i] = a.strides[i] / a.itemsize;
-            s.b[i] = b.strides[i] / b.itemsize;
-            s.c[i] = c.strides[i] / c.itemsize;
-        }
-        call.batch_shape = c.shape;
-        call.a_batch = s.a, call.b_batch = s.b, call.c_batch = s.c;
-    }
+    for (int i = 0; i < call.batch_axes; i++) s.c[i] = c.strides[i] / c.itemsize;
+    call.batch_shape = c.shape;
+    call.c_batch = s.c;
     return tw_result(run(&call, gemm), c.object);
 }
 
@@ -90,7 +162,7 @@ static PyObject *door_matmul_naive(PyObject *self, PyObject *const *args, Py_ssi
     return multiply(args, nargs, tw_gemm_naive);
 }
 
-// describe_matmul(a, b) -> str: how the product would be computed into a new array
+// describe_matmul(a, b, transpose) -> str: how a @ b, or linear's a @ b.T, would be computed into a new array
 static PyObject *door_describe_matmul(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     (void)self;
     tw_view a, b;
@@ -98,16 +170,22 @@ static PyObject *door_describe_matmul(PyObject *self, PyObject *const *args, Py_
     npy_intp shape[TW_MAX_DIMS], strides[TW_MAX_DIMS], step = 1;
     batch_axes s;
     char text[160];
-    if (nargs != 2 || !read_product(args, &a, &b, shape, &call))
+    if (nargs != 3)
         return tw_not_plain();
-    for (int i = a.ndim - 1; i >= 0; step *= shape[i--]) strides[i] = step;
-    for (int i = 0; i < call.batch_axes; i++) {
-        s.a[i] = a.strides[i] / a.itemsize;
-        s.b[i] = b.strides[i] / b.itemsize;
+    if (PyObject_IsTrue(args[2])) { // b is a packed weight
+        right w;
+        if (!tw_read(args[0], &a) || a.ndim != 2 || !read_right(args[1], 1, &w) || w.view.dtype != a.dtype || w.k != a.shape[1])
+            return tw_not_plain();
+        call = (tw_gemm_call){.dtype = a.dtype, .m = a.shape[0], .n = w.n, .k = w.k, .a = matrix(&a), .b = w.b, .alpha = 1,
+                              .packed = w.packed};
+    } else if (read_product(args, &a, &b, shape, &s, &call)) {
+        for (int i = a.ndim - 1; i >= 0; step *= shape[i--]) strides[i] = step;
+    } else {
+        return tw_not_plain();
     }
     call.c = (tw_matrix){NULL, call.n, 1};
     call.batch_shape = shape;
-    call.a_batch = s.a, call.b_batch = s.b, call.c_batch = strides;
+    call.c_batch = strides;
     if (tw_gemm_describe(&call, text, sizeof text) != TW_OK)
         return tw_not_plain();
     return PyUnicode_FromString(text);
@@ -126,17 +204,18 @@ static int read_double(PyObject *object, double *value) {
 // gemm(a, b, c, alpha, beta, trans_a, trans_b, out); c (M, N) or None
 static PyObject *door_gemm(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     (void)self;
-    tw_view a, b, c, out;
+    tw_view a, c, out;
+    right b;
     double alpha, beta;
-    if (nargs != 8 || !tw_read(args[0], &a) || !tw_read(args[1], &b) || a.dtype != b.dtype || a.dtype > TW_FLOAT64 ||
-        a.ndim != 2 || b.ndim != 2 || !read_double(args[3], &alpha) || !read_double(args[4], &beta))
+    if (nargs != 8)
         return tw_not_plain();
     const int trans_a = PyObject_IsTrue(args[5]), trans_b = PyObject_IsTrue(args[6]);
     if (trans_a < 0 || trans_b < 0)
         return NULL;
-    const npy_intp shape[2] = {a.shape[trans_a], b.shape[!trans_b]}, k = a.shape[!trans_a];
-    if (k != b.shape[trans_b])
+    if (!tw_read(args[0], &a) || !read_right(args[1], trans_b, &b) || a.dtype != b.view.dtype || a.dtype > TW_FLOAT64 ||
+        a.ndim != 2 || a.shape[!trans_a] != b.k || !read_double(args[3], &alpha) || !read_double(args[4], &beta))
         return tw_not_plain();
+    const npy_intp shape[2] = {a.shape[trans_a], b.n};
     const int reads_c = args[2] != Py_None && beta != 0;
     if (args[2] != Py_None &&
         (!tw_read(args[2], &c) || c.dtype != a.dtype || c.ndim != 2 || c.shape[0] != shape[0] || c.shape[1] != shape[1]))
@@ -145,16 +224,15 @@ static PyObject *door_gemm(PyObject *self, PyObject *const *args, Py_ssize_t nar
     if (made <= 0)
         return made < 0 ? NULL : tw_not_plain();
     const int in_place = reads_c && tw_identical(&c, &out);
-    if (!(clear_of(&out, &a) && clear_of(&out, &b)) || (reads_c && !in_place && !clear_of(&out, &c)))
+    if (!(clear_of(&out, &a) && clear_of(&out, &b.view)) || (reads_c && !in_place && !clear_of(&out, &c)))
         return refuse(&out);
     if (reads_c && !in_place && PyArray_CopyInto((PyArrayObject *)out.object, (PyArrayObject *)c.object) < 0) {
         Py_DECREF(out.object);
         return NULL;
     }
-    const tw_gemm_call call = {.dtype = a.dtype, .m = shape[0], .n = shape[1], .k = k,
-                               .a = trans_a ? transposed(matrix(&a)) : matrix(&a),
-                               .b = trans_b ? transposed(matrix(&b)) : matrix(&b),
-                               .c = matrix(&out), .alpha = alpha, .beta = reads_c ? beta : 0};
+    const tw_gemm_call call = {.dtype = a.dtype, .m = shape[0], .n = shape[1], .k = b.k,
+                               .a = trans_a ? transposed(matrix(&a)) : matrix(&a), .b = b.b, .c = matrix(&out),
+                               .alpha = alpha, .beta = reads_c ? beta : 0, .packed = b.packed};
     return tw_result(run(&call, tw_gemm), out.object);
 }
 
@@ -164,14 +242,14 @@ static PyObject *door_gemm(PyObject *self, PyObject *const *args, Py_ssize_t nar
 // code of tilewright.h
 static PyObject *door_linear(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     (void)self;
-    tw_view x, w, bias = {0}, residual = {0}, y;
-    if (nargs != 6 || !tw_read(args[0], &x) || !tw_read(args[1], &w) || x.dtype != w.dtype || x.dtype > TW_BFLOAT16 ||
-        x.ndim != 2 || w.ndim != 2 || x.shape[1] != w.shape[1])
+    tw_view x, bias = {0}, residual = {0}, y;
+    right w;
+    if (nargs != 6 || !tw_read(args[0], &x) || !read_right(args[1], 1, &w) || x.dtype != w.view.dtype ||
+        x.dtype > TW_BFLOAT16 || x.ndim != 2 || x.shape[1] != w.k)
         return tw_not_plain();
-    if (args[2] != Py_None &&
-        (!tw_read(args[2], &bias) || bias.dtype != x.dtype || bias.ndim != 1 || bias.shape[0] != w.shape[0]))
+    if (args[2] != Py_None && (!tw_read(args[2], &bias) || bias.dtype != x.dtype || bias.ndim != 1 || bias.shape[0] != w.n))
         return tw_not_plain();
-    const npy_intp shape[2] = {x.shape[0], w.shape[0]};
+    const npy_intp shape[2] = {x.shape[0], w.n};
     if (args[3] != Py_None && (!tw_read(args[3], &residual) || residual.dtype != x.dtype || residual.ndim != 2 ||
                                residual.shape[0] != shape[0] || residual.shape[1] != shape[1]))
         return tw_not_plain();
@@ -181,11 +259,11 @@ static PyObject *door_linear(PyObject *self, PyObject *const *args, Py_ssize_t n
     const int made = tw_output(args[5], x.dtype, 2, shape, &y);
     if (made <= 0)
         return made < 0 ? NULL : tw_not_plain();
-    if (args[5] != Py_None && !(clear_of(&y, &x) && clear_of(&y, &w) && (!bias.data || clear_of(&y, &bias)) &&
+    if (args[5] != Py_None && !(clear_of(&y, &x) && (w.packed || clear_of(&y, &w.view)) && (!bias.data || clear_of(&y, &bias)) &&
                                 (!residual.data || tw_identical(&y, &residual) || clear_of(&y, &residual))))
         return refuse(&y);
-    const tw_gemm_call call = {.dtype = x.dtype, .activation = (int)activation, .m = shape[0], .n = shape[1], .k = x.shape[1],
-                               .a = matrix(&x), .b = transposed(matrix(&w)), .c = matrix(&y), .alpha = 1, .bias = bias.data,
+    const tw_gemm_call call = {.dtype = x.dtype, .activation = (int)activation, .m = shape[0], .n = w.n, .k = w.k,
+                               .a = matrix(&x), .b = w.b, .packed = w.packed, .c = matrix(&y), .alpha = 1, .bias = bias.data,
                                .bias_step = bias.data ? bias.strides[0] / bias.itemsize : 0,
                                .residual = residual.data ? matrix(&residual) : (tw_matrix){0}};
     return tw_result(run(&call, tw_gemm), y.object);
@@ -251,6 +329,7 @@ static PyObject *door_linear_backward_weights(PyObject *self, PyObject *const *a
 }
 
 PyMethodDef tw_doors_gemm[] = {
-    TW_DOOR(matmul),          TW_DOOR(matmul_naive), TW_DOOR(describe_matmul), TW_DOOR(gemm), TW_DOOR(linear),
-    TW_DOOR(linear_backward), TW_DOOR(linear_backward_weights), TW_DOOR_END,
+    TW_DOOR(matmul), TW_DOOR(matmul_naive),    TW_DOOR(describe_matmul),         TW_DOOR(gemm),
+    TW_DOOR(linear), TW_DOOR(linear_backward), TW_DOOR(linear_backward_weights), TW_DOOR(pack),
+    TW_DOOR(set_packed), TW_DOOR_END,
 };

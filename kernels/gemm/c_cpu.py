@@ -9,7 +9,7 @@ import numpy as np
 from tilewright.core import native
 from tilewright.core.registry import FLOATS, HALVES, Call, Kernel
 
-from .spec import ACTIVATIONS
+from .spec import ACTIVATIONS, compute_dtype
 
 
 def _door(name: str, call: Call, *args: Any) -> Any:
@@ -23,8 +23,21 @@ def _door(name: str, call: Call, *args: Any) -> Any:
     return result
 
 
+def _right(call: Call) -> Any:
+    """inputs[1] as doors take it: the array, or a PackedMatrix that has its panels by now."""
+    if call.packed is None:
+        return call.inputs[1]
+    packed, transposed = call.packed
+    packed.form("c_w" if transposed else "c_b", lambda matrix: _panels(matrix.T if transposed else matrix))
+    return packed
+
+
+def _panels(b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return b, native.door.pack(b.astype(compute_dtype(b.dtype), copy=False))
+
+
 def _matmul(call: Call, outs: Sequence[np.ndarray]) -> None:
-    _door("matmul", call, *call.inputs, outs[0])
+    _door("matmul", call, call.inputs[0], _right(call), outs[0])
 
 
 def _matmul_naive(call: Call, outs: Sequence[np.ndarray]) -> None:
@@ -32,13 +45,14 @@ def _matmul_naive(call: Call, outs: Sequence[np.ndarray]) -> None:
 
 
 def _gemm(call: Call, outs: Sequence[np.ndarray]) -> None:
-    a, b, c = call.inputs
-    _door("gemm", call, a, b, c, call.attrs["alpha"], call.attrs["beta"], False, False, outs[0])
+    a, _, c = call.inputs
+    transposed = call.packed is not None and call.packed[1]
+    _door("gemm", call, a, _right(call), c, call.attrs["alpha"], call.attrs["beta"], False, transposed, outs[0])
 
 
 def _linear(call: Call, outs: Sequence[np.ndarray]) -> None:
-    x, w, bias, residual = call.inputs
-    _door("linear", call, x, w, bias, residual, ACTIVATIONS.index(call.attrs["activation"]), outs[0])
+    x, _, bias, residual = call.inputs
+    _door("linear", call, x, _right(call), bias, residual, ACTIVATIONS.index(call.attrs["activation"]), outs[0])
 
 
 def _linear_backward(call: Call, outs: Sequence[np.ndarray]) -> None:
@@ -49,23 +63,26 @@ def _linear_backward_weights(call: Call, outs: Sequence[np.ndarray]) -> None:
     _door("linear_backward_weights", call, *call.inputs, call.attrs["beta"])
 
 
-def _how(call: Call, *products: tuple[np.ndarray, np.ndarray]) -> str:
-    return "; ".join(_door("describe_matmul", call, a, b) for a, b in products)
+def _how(call: Call) -> str:
+    transposed = call.op == "linear" or call.packed is not None and call.packed[1]
+    return _door("describe_matmul", call, call.inputs[0], _right(call), transposed)
 
 
 def _how_backward(call: Call) -> str:
     dy, x, w = call.inputs
-    return _how(call, (dy, w), (dy.T, x))
+    return "; ".join(_door("describe_matmul", call, a, b, False) for a, b in ((dy, w), (dy.T, x)))
+
+
+def _how_backward_weights(call: Call) -> str:
+    return _door("describe_matmul", call, call.inputs[0].T, call.inputs[1], False)
 
 
 KERNELS = [
-    Kernel("matmul", "c", _matmul, dtypes=FLOATS + HALVES,
-           describe=lambda call: _how(call, (call.inputs[0], call.inputs[1]))),
+    Kernel("matmul", "c", _matmul, dtypes=FLOATS + HALVES, describe=_how),
     Kernel("matmul", "c", _matmul_naive, "naive", describe=lambda call: "three loops, one thread"),
-    Kernel("gemm", "c", _gemm, describe=lambda call: _how(call, (call.inputs[0], call.inputs[1]))),
-    Kernel("linear", "c", _linear, dtypes=FLOATS + HALVES,
-           describe=lambda call: _how(call, (call.inputs[0], call.inputs[1].T))),
+    Kernel("gemm", "c", _gemm, describe=_how),
+    Kernel("linear", "c", _linear, dtypes=FLOATS + HALVES, describe=_how),
     Kernel("linear_backward", "c", _linear_backward, describe=_how_backward),
     Kernel("linear_backward_weights", "c", _linear_backward_weights,
-           describe=lambda call: _how(call, (call.inputs[0].T, call.inputs[1]))),
+           describe=_how_backward_weights),
 ]

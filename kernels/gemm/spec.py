@@ -5,26 +5,23 @@ Numerical Algorithms", 3.1: a dot product of length K in any order errs by at mo
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from tilewright.core import arrays, sampling
+from tilewright.core import arrays
 from tilewright.core.checking import eps, tiny, ulp
-from tilewright.core.errors import AliasError, ArgumentError, DTypeError, ShapeError
-from tilewright.core.registry import FLOATS, HALVES, Call, Case, Spec
+from tilewright.core.errors import AliasError, ArgumentError, DTypeError, GradientError, ShapeError
+from tilewright.core.packed import PackedMatrix
+from tilewright.core.registry import FLOATS, HALVES, Call, Spec
+
+from . import samples
 
 # Position = the code of the activation in the C library.
 ACTIVATIONS = (None, "relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "softplus",
                "hardswish")
 _FLOAT32 = np.dtype(np.float32)
 LIPSCHITZ = 1.5  # no activation above is steeper: hardswish reaches 1.5, gelu 1.13, silu 1.10
-BENCH_SHAPES = {  # (M, N, K): square, few rows, tall and narrow, a layer of an MLP
-    "small": [(64, 64, 64), (1, 256, 256), (32, 64, 64)],
-    "medium": [(256, 256, 256), (1, 1024, 1024), (2000, 10, 512), (128, 512, 784)],
-    "large": [(1024, 1024, 1024), (8, 4096, 1024), (64, 3072, 768), (4096, 64, 64)],
-}
 
 
 def compute_dtype(dtype: np.dtype) -> np.dtype:
@@ -33,6 +30,11 @@ def compute_dtype(dtype: np.dtype) -> np.dtype:
 
 
 # ---- normal forms
+
+def _packed(given: Any, b: np.ndarray, transposed: bool) -> tuple[PackedMatrix, bool] | None:
+    """What goes into Call.packed: nothing where b is no PackedMatrix, or is converted to another dtype."""
+    return (given, transposed) if isinstance(given, PackedMatrix) and b is given.numpy() else None
+
 
 def _prepare_matmul(inputs: tuple, attrs: dict) -> Call:
     copies: list[str] = []
@@ -44,8 +46,9 @@ def _prepare_matmul(inputs: tuple, attrs: dict) -> Call:
     if rows.shape[-1] != cols.shape[-2]:
         raise ShapeError(f"matmul: a {a.shape} has {rows.shape[-1]} columns, b {b.shape} has {cols.shape[-2]} rows; "
                          "they must be equal")
+    packed = _packed(inputs[1], b, False)
     if a.ndim == 2 and b.ndim == 2:
-        return Call("matmul", (a, b), {}, (((a.shape[0], b.shape[1]), a.dtype),), copies=copies)
+        return Call("matmul", (a, b), {}, (((a.shape[0], b.shape[1]), a.dtype),), copies=copies, packed=packed)
     try:
         batch = np.broadcast_shapes(rows.shape[:-2], cols.shape[:-2])
     except ValueError:
@@ -53,7 +56,7 @@ def _prepare_matmul(inputs: tuple, attrs: dict) -> Call:
     shape = batch + rows.shape[-2:-1] * (a.ndim > 1) + cols.shape[-1:] * (b.ndim > 1)
     view = _MATMUL_VIEWS[a.ndim == 1, b.ndim == 1]
     rows, cols = np.broadcast_to(rows, batch + rows.shape[-2:]), np.broadcast_to(cols, batch + cols.shape[-2:])
-    return Call("matmul", (rows, cols), {}, ((shape, a.dtype),), (view,), copies)
+    return Call("matmul", (rows, cols), {}, ((shape, a.dtype),), (view,), copies, packed)
 
 
 # The result as a matrix, by whether a and b are vectors.
@@ -76,6 +79,7 @@ def _prepare_gemm(inputs: tuple, attrs: dict) -> Call:
     a, b, c = arrays.operands("gemm", ("a", "b", "c"), inputs, FLOATS, copies, optional=("c",))
     full = {"alpha": 1.0, "beta": 1.0, "trans_a": False, "trans_b": False} | attrs
     a, b = _matrix(a, "gemm", "a"), _matrix(b, "gemm", "b")
+    packed = _packed(inputs[1], b, bool(full["trans_b"]))
     op_a, op_b = a.T if full["trans_a"] else a, b.T if full["trans_b"] else b
     if op_a.shape[1] != op_b.shape[0]:
         raise ShapeError(f"gemm: op(a) {op_a.shape} and op(b) {op_b.shape} do not fit "
@@ -88,7 +92,7 @@ def _prepare_gemm(inputs: tuple, attrs: dict) -> Call:
             raise ShapeError(f"gemm: c {c.shape} does not broadcast to the result's shape {shape}") from None
     # the transposes are views: kernels see op(a), op(b) and no flags
     return Call("gemm", (op_a, op_b, c), {"alpha": float(full["alpha"]), "beta": float(full["beta"])},
-                ((shape, a.dtype),), copies=copies)
+                ((shape, a.dtype),), copies=copies, packed=packed)
 
 
 def _rows(x: np.ndarray, name: str, copies: list[str]) -> np.ndarray:
@@ -109,13 +113,14 @@ def _prepare_linear(inputs: tuple, attrs: dict) -> Call:
     _check_linear("linear", x, w)
     if bias is not None and bias.shape != w.shape[:1]:
         raise ShapeError(f"linear: bias {bias.shape} must have the shape ({w.shape[0]},) of w's rows")
-    shape, flat = x.shape[:-1] + w.shape[:1], (int(np.prod(x.shape[:-1])), w.shape[0])
+    shape = x.shape[:-1] + w.shape[:1]
+    flat = (int(np.prod(x.shape[:-1])), w.shape[0])
     if residual is not None:
         if residual.shape != shape:
             raise ShapeError(f"linear: residual {residual.shape} must have the shape {shape} of the result")
         residual = _rows(residual, "residual", copies)
     return Call("linear", (_rows(x, "x", copies), w, bias, residual), {"activation": activation},
-                ((shape, x.dtype),), (lambda out: out.reshape(flat),), copies)
+                ((shape, x.dtype),), (lambda out: out.reshape(flat),), copies, _packed(inputs[1], w, True))
 
 
 def _check_linear(op: str, x: np.ndarray, w: np.ndarray) -> None:
@@ -126,6 +131,9 @@ def _check_linear(op: str, x: np.ndarray, w: np.ndarray) -> None:
 
 def _prepare_linear_backward(inputs: tuple, attrs: dict) -> Call:
     copies: list[str] = []
+    if isinstance(inputs[2], PackedMatrix):
+        raise GradientError("linear_backward: w is packed, a snapshot without a gradient; pass the matrix itself, or "
+                            "call matmul(dy, w) for dx alone")
     dy, x, w = arrays.operands("linear_backward", ("dy", "x", "w"), inputs, FLOATS, copies)
     _check_linear("linear_backward", x, w)
     if dy.shape != x.shape[:-1] + w.shape[:1]:
@@ -277,6 +285,8 @@ def _linear_backward_weights_bound(call: Call, expected: tuple) -> tuple:
 def _matmul_gradient(run: Any, inputs: tuple, outputs: tuple, grads: tuple, attrs: dict) -> tuple:
     a, b = inputs
     dy = grads[0]
+    if isinstance(b, PackedMatrix):
+        return run("linear", dy, b), None
     rows = a[None, :] if a.ndim == 1 else a
     cols = b[:, None] if b.ndim == 1 else b
     if a.ndim == 1:
@@ -294,7 +304,8 @@ def _gemm_gradient(run: Any, inputs: tuple, outputs: tuple, grads: tuple, attrs:
     dy, alpha, ta, tb = grads[0], attrs.get("alpha", 1.0), attrs.get("trans_a", False), attrs.get("trans_b", False)
     da = (run("gemm", b, dy, alpha=alpha, trans_a=tb, trans_b=True) if ta else
           run("gemm", dy, b, alpha=alpha, trans_b=not tb))
-    db = (run("gemm", dy, a, alpha=alpha, trans_a=True, trans_b=ta) if tb else
+    db = (None if isinstance(b, PackedMatrix) else
+          run("gemm", dy, a, alpha=alpha, trans_a=True, trans_b=ta) if tb else
           run("gemm", a, dy, alpha=alpha, trans_a=not ta))
     return da, db, None if c is None else arrays.sum_to(attrs.get("beta", 1.0) * dy, c.shape)
 
@@ -307,105 +318,14 @@ def _linear_gradient(run: Any, inputs: tuple, outputs: tuple, grads: tuple, attr
         z = run("linear", x, w, bias)
         more = {"approximate": "tanh"} if activation == "gelu_tanh" else {}
         dy = run(("gelu" if activation == "gelu_tanh" else activation) + "_backward", dy, z, **more)
+    if isinstance(w, PackedMatrix):
+        dbias = None if bias is None else dy.reshape(-1, dy.shape[-1]).sum(0)
+        return run("matmul", dy, w), None, dbias, dresidual
     dx, dw, dbias = run("linear_backward", dy, x, w)
     return dx, dw, None if bias is None else dbias, dresidual
 
 
-# ---- samples
-
-def _shapes(rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
-    """Each axis over the tile edges while the others are odd; empty axes; K across a block of 512; random thirds."""
-    for e in sampling.EDGES:
-        yield from ((e, 19, 21), (21, e, 19), (19, 21, e))
-    yield from ((0, 5, 7), (5, 0, 7), (5, 7, 0), (0, 0, 0), (1, 1, 1), (1, 513, 300), (300, 1, 513), (7, 5, 1031),
-                (130, 131, 513), (100, 200, 260), (257, 100, 120), (513, 10, 40), (2, 700, 33))
-    for _ in range(12):
-        yield tuple(int(v) for v in rng.integers(1, 120, 3))  # type: ignore[misc]
-
-
-def _with_specials(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
-    flat = x.reshape(-1)
-    for value in (np.nan, np.inf, -np.inf, 0.0):
-        flat[rng.integers(flat.size)] = value
-    return x
-
-
-def _matmul_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
-    new = sampling.normal
-    for m, n, k in _shapes(rng):
-        la, lb = sampling.any_layout(rng), sampling.any_layout(rng)
-        yield Case((new(rng, (m, k), dtype, la), new(rng, (k, n), dtype, lb)), label=f"{m}x{n}x{k} {la} {lb}")
-    for sa, sb in (((7,), (7,)), ((7,), (7, 5)), ((3, 7), (7,)), ((4, 3, 7), (7,)), ((7,), (4, 7, 3)),
-                   ((2, 1, 3, 7), (5, 7, 4)), ((3, 2, 2), (2, 2)), ((0, 3, 4), (4, 5)), ((6, 9, 17), (6, 17, 33))):
-        for layout in sampling.LAYOUTS:
-            yield Case((new(rng, sa, dtype, layout), new(rng, sb, dtype, layout)), label=f"{sa} @ {sb} {layout}")
-    row = np.broadcast_to(new(rng, (1, 40), dtype), (33, 40))
-    yield Case((row, new(rng, (40, 35), dtype)), label="zero strides in a")
-    yield Case((row, np.broadcast_to(new(rng, (40, 1), dtype), (40, 21))), label="zero strides in a and b")
-    for _ in range(6):
-        a, b = (_with_specials(rng, new(rng, shape, dtype)) for shape in ((17, 37), (37, 50)))
-        yield Case((a, b), label="NaN and infinity")
-
-
-def _gemm_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
-    new = sampling.normal
-    for i, (m, n, k) in enumerate(_shapes(rng)):
-        ta, tb, layout = bool(i & 1), bool(i & 2), sampling.any_layout(rng)
-        c = (None, (m, n), (n,), (m, 1), (1, n), ())[i % 6]
-        attrs = {"alpha": (1.0, 0.5, -1.3, 0.0)[i % 4], "beta": (1.0, 0.0, 0.7)[i % 3], "trans_a": ta, "trans_b": tb}
-        a = new(rng, (k, m) if ta else (m, k), dtype, layout)
-        b = new(rng, (n, k) if tb else (k, n), dtype, layout)
-        yield Case((a, b, None if c is None else new(rng, c, dtype, layout)), attrs,
-                   f"{m}x{n}x{k} c={c} {layout} {attrs}")
-    nan = np.full((9, 9), np.nan).astype(dtype)
-    yield Case((new(rng, (9, 9), dtype), new(rng, (9, 9), dtype), nan), {"beta": 0.0}, "beta 0 does not read c")
-    yield Case((nan, nan, new(rng, (9, 9), dtype)), {"alpha": 0.0}, "alpha 0 does not read a, b")
-
-
-def _linear_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
-    new = sampling.normal
-    for i, (m, n, k) in enumerate(_shapes(rng)):
-        layout, activation = sampling.any_layout(rng), ACTIVATIONS[i % len(ACTIVATIONS)]
-        x, w = new(rng, (m, k), dtype, layout), new(rng, (n, k), dtype, layout)
-        bias = new(rng, (n,), dtype, layout) if i % 4 else None
-        residual = new(rng, (m, n), dtype, sampling.any_layout(rng)) if i % 3 == 0 else None
-        yield Case((x, w, bias, residual), {"activation": activation},
-                   f"{m}x{n}x{k} {layout} {activation}{' + residual' * (residual is not None)}")
-    for activation in ACTIVATIONS:
-        residual = new(rng, (2, 3, 50), dtype)
-        for last in (None, residual):
-            yield Case((new(rng, (2, 3, 33), dtype), new(rng, (50, 33), dtype), new(rng, (50,), dtype), last),
-                       {"activation": activation}, f"3-D {activation}{' + residual' * (last is not None)}")
-    yield Case((new(rng, (33,), dtype), new(rng, (5, 33), dtype), None, new(rng, (5,), dtype)), {}, "1-D x")
-
-
-def _linear_backward_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
-    new = sampling.normal
-    for m, n, k in _shapes(rng):
-        layout = sampling.any_layout(rng)
-        yield Case((new(rng, (m, n), dtype, layout), new(rng, (m, k), dtype, layout), new(rng, (n, k), dtype, layout)),
-                   label=f"{m}x{n}x{k} {layout}")
-    yield Case((new(rng, (2, 3, 5), dtype), new(rng, (2, 3, 7), dtype), new(rng, (5, 7), dtype)), label="3-D")
-
-
-def _linear_backward_weights_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
-    new = sampling.normal
-    for i, (m, n, k) in enumerate(_shapes(rng)):
-        layout, beta = sampling.any_layout(rng), (0.0, 1.0, 0.7)[i % 3]
-        yield Case((new(rng, (m, n), dtype, layout), new(rng, (m, k), dtype, layout), new(rng, (n, k), dtype),
-                    new(rng, (n,), dtype) if i % 4 else None), {"beta": beta}, f"{m}x{n}x{k} {layout} beta={beta}")
-    yield Case((new(rng, (2, 3, 5), dtype), new(rng, (2, 3, 7), dtype), new(rng, (5, 7), dtype), None), {}, "3-D")
-    nan = np.full((9, 9), np.nan).astype(dtype)
-    yield Case((new(rng, (9, 9), dtype), new(rng, (9, 9), dtype), nan, nan[0].copy()), {}, "beta 0 does not read")
-
-
-def _bench(make: Any) -> Any:
-    def bench(rng: np.random.Generator, dtype: str, size: str) -> Iterator[Case]:
-        for m, n, k in BENCH_SHAPES[size]:
-            inputs, attrs = make(lambda *shape: sampling.normal(rng, shape, dtype), m, n, k)
-            yield Case(inputs, attrs, f"{m}x{n}x{k}")
-    return bench
-
+# ---- the table
 
 def _flops(call: Call) -> float:
     a, b = call.inputs[:2]
@@ -419,23 +339,25 @@ def _nbytes(call: Call) -> float:
 
 SPECS = [
     Spec("matmul", "gemm", "a @ b, with NumPy's batches and broadcasting", ("a", "b"), _prepare_matmul,
-         lambda call: (_product(*_wide(*call.inputs)),), _matmul_bound, _flops, _nbytes, _matmul_cases,
-         _bench(lambda new, m, n, k: ((new(m, k), new(k, n)), {})), _matmul_gradient, FLOATS + HALVES),
+         lambda call: (_product(*_wide(*call.inputs)),), _matmul_bound, _flops, _nbytes, samples.matmul_cases,
+         samples.bench(lambda new, m, n, k: ((new(m, k), new(k, n)), {})), _matmul_gradient, FLOATS + HALVES),
     Spec("gemm", "gemm", "alpha · op(a) @ op(b) + beta · c", ("a", "b", "c"), _prepare_gemm,
-         _gemm_oracle, _gemm_bound, _flops, _nbytes, _gemm_cases,
-         _bench(lambda new, m, n, k: ((new(m, k), new(n, k), new(m, n)), {"alpha": 0.5, "beta": 2.0, "trans_b": True})),
+         _gemm_oracle, _gemm_bound, _flops, _nbytes, samples.gemm_cases,
+         samples.bench(lambda new, m, n, k: ((new(m, k), new(n, k), new(m, n)),
+                                             {"alpha": 0.5, "beta": 2.0, "trans_b": True})),
          _gemm_gradient, may_alias=(2,)),
     Spec("linear", "gemm", "activation(x @ w.T + bias) + residual", ("x", "w", "bias", "residual"), _prepare_linear,
-         _linear_oracle, _linear_bound, _flops, _nbytes, _linear_cases,
-         _bench(lambda new, m, n, k: ((new(m, k), new(n, k), new(n), None), {"activation": "relu"})),
+         _linear_oracle, _linear_bound, _flops, _nbytes, samples.linear_cases(ACTIVATIONS),
+         samples.bench(lambda new, m, n, k: ((new(m, k), new(n, k), new(n), None), {"activation": "relu"}), packs=True),
          _linear_gradient, FLOATS + HALVES, may_alias=(3,)),
     Spec("linear_backward", "gemm", "dx = dy @ w, dw = dy.T @ x, dbias = dy.sum(0)", ("dy", "x", "w"),
          _prepare_linear_backward, _linear_backward_oracle, _linear_backward_bound,
-         lambda call: 4.0 * call.inputs[0].size * call.inputs[1].shape[1], _nbytes, _linear_backward_cases,
-         _bench(lambda new, m, n, k: ((new(m, n), new(m, k), new(n, k)), {})), like=(1, 2, None)),
+         lambda call: 4.0 * call.inputs[0].size * call.inputs[1].shape[1], _nbytes, samples.linear_backward_cases,
+         samples.bench(lambda new, m, n, k: ((new(m, n), new(m, k), new(n, k)), {})), like=(1, 2, None)),
     Spec("linear_backward_weights", "gemm", "dw = dy.T @ x + beta · dw, dbias = dy.sum(0) + beta · dbias, in place",
          ("dy", "x", "dw", "dbias"), _prepare_linear_backward_weights, _linear_backward_weights_oracle,
          _linear_backward_weights_bound, lambda call: 2.0 * call.inputs[0].size * call.inputs[1].shape[1], _nbytes,
-         _linear_backward_weights_cases, _bench(lambda new, m, n, k: ((new(m, n), new(m, k), new(n, k), new(n)), {})),
+         samples.linear_backward_weights_cases,
+         samples.bench(lambda new, m, n, k: ((new(m, n), new(m, k), new(n, k), new(n)), {})),
          mutates=(2, 3)),
 ]

@@ -21,9 +21,10 @@ _HOMES = {
     "core.capability": ("backends",),
     "core.threads": ("set_num_threads", "get_num_threads", "threads"),
     "core.native": ("get_include", "get_library"),
+    "core.packed": ("pack", "PackedMatrix"),
     "config": ("warmup", "show_config"),
     "explanation": ("explain",),
-    "autograd": ("Tensor", "compile", "no_grad", "gradcheck"),
+    "autograd": ("Tensor", "no_grad", "gradcheck"),
 }
 _PLACES = {name: home for home, names in _HOMES.items() for name in names}
 _PARTS = {"autograd": "autograd", "bench": "bench", "data": "data", "errors": "core.errors", "nn": "nn", "ops": "ops",

@@ -30,7 +30,8 @@ _NEW = (None, None, None)  # out of three results that are to be made
 def matmul(a: Any, b: Any, *, out: Any = None, backend: str | None = None) -> Any:
     """NumPy's matmul: a (…, M, K) @ b (…, K, N) -> (…, M, N), with batches that broadcast and 1-D vectors.
 
-    float16 and bfloat16 are storage: sums are float32, the result is rounded once.
+    float16 and bfloat16 are storage: sums are float32, the result is rounded once. b may be packed (`pack`), here as in
+    gemm and as the w of linear.
 
     >>> import numpy as np, tilewright as tw
     >>> tw.matmul(np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0]]))

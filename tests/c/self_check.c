@@ -131,6 +131,29 @@ static void check_residual(void) {
     free(x), free(w), free(bias), free(r), free(y);
 }
 
+// Products with a b packed once: with and without the plain one, by rows and by columns of c
+static void check_packed(int m, int n, int k) {
+    float *a = new_floats((ptrdiff_t)m * k, 1), *b = new_floats((ptrdiff_t)k * n, 1);
+    float *c = new_floats((ptrdiff_t)m * n, 0), *want = new_floats((ptrdiff_t)m * n, 0);
+    void *packed = malloc(tw_pack_bytes(TW_FLOAT32, k, n));
+    tw_gemm_call call = {.dtype = TW_FLOAT32, .m = m, .n = n, .k = k, .a = {a, k, 1}, .b = {b, n, 1}, .c = {want, n, 1}, .alpha = 1};
+    tw_gemm_naive(&call);
+    int ok = tw_pack(TW_FLOAT32, k, n, call.b, packed) == TW_OK;
+    call.packed = packed;
+    for (int round = 0; round < 4; round++) {
+        call.b.data = round & 1 ? b : NULL;
+        call.c = round & 2 ? (tw_matrix){c, 1, m} : (tw_matrix){c, n, 1};
+        ok &= tw_gemm(&call) == TW_OK;
+        for (int i = 0; i < m; i++)
+            for (int j = 0; j < n; j++)
+                ok &= fabs(c[i * call.c.row + j * call.c.col] - want[i * n + j]) <= 2.4e-7 * (k + 4) * k;
+    }
+    call.n = n + 1;
+    ok &= tw_gemm(&call) == TW_INVALID;
+    expect(ok, "gemm with b packed beforehand");
+    free(a), free(b), free(c), free(want), free(packed);
+}
+
 // ---- everything else: a few elements, against libm in double
 
 static int near(double found, double expected) { return fabs(found - expected) <= 1e-6 + 2e-6 * fabs(expected); }
@@ -182,6 +205,8 @@ int main(void) {
     check_tuning();
     check_cblas();
     check_residual();
+    for (int m = 1; m < 40; m += 9) check_packed(m, 10 + 4 * m, 11 * m), check_packed(m, 90 + m, 300);
+    expect(tw_pack_bytes(TW_FLOAT32, -1, 2) == 0 && tw_pack_bytes(TW_INT64, 1, 1) == 0, "tw_pack_bytes knows what cannot be");
     check_maps();
     printf("isa %s, complaints %d\n", tw_isa(), complaints);
     return complaints > 100 ? 100 : complaints;

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core import dispatch
-from ..core.errors import DTypeError, GradientError, ReplayError, ShapeError
+from ..core.errors import DTypeError, GradientError, ShapeError
+from ..core.packed import PackedMatrix
 from . import table, tape
 from .buffers import Spare
 from .elementary import RULES, Rule, unbroadcast
@@ -50,6 +50,9 @@ class Tensor:
 
     def __init__(self, data: Any, *, requires_grad: bool = False, dtype: Any = None):
         if type(data) is not np.ndarray or dtype is not None:
+            if requires_grad and isinstance(data, PackedMatrix):
+                raise GradientError("a packed matrix is a snapshot and has no gradient; make a tensor of the matrix "
+                                    "itself, and pack it once it stays as it is")
             data = _array(data, dtype)
         self.data: np.ndarray = data
         self.grad: np.ndarray | None = None
@@ -354,16 +357,7 @@ def _parent(x: Any) -> Any:
     return (x._node or x) if isinstance(x, Tensor) and x.requires_grad else None
 
 
-def _not_replayed(name: str) -> None:
-    """Only operations of the table are recorded by `compile`; the elementary functions are NumPy's."""
-    if dispatch.recording() is not None:
-        raise ReplayError(f"compile: {name} of tensors cannot be replayed; use the operations, layers and losses of "
-                          "tilewright, or compute it outside of the step")
-
-
 def _unary(name: str, x: Tensor, *attrs: Any) -> Tensor:
-    if name not in ("reshape", "transpose", "index"):  # these are views, or will be found to be none
-        _not_replayed(name)
     rule = RULES[name]
     try:
         y = rule.forward(x.data, *attrs)
@@ -375,7 +369,6 @@ def _unary(name: str, x: Tensor, *attrs: Any) -> Tensor:
 
 
 def _binary(name: str, a: Any, b: Any, *attrs: Any) -> Tensor:
-    _not_replayed(name)
     rule = RULES[name]
     operands = a, b
     a_data, b_data = (x.data if isinstance(x, Tensor) else _operand(x) for x in operands)

@@ -34,6 +34,7 @@ class Call:
     aligned, with any strides. `attrs` are complete and validated. `outputs` are the (shape, dtype) of the results as
     the caller sees them; `views` (one for each, or none at all) turn such arrays into the views that kernels write: an
     axis moved last, a 1-D product as a matrix. `copies` says in words what had to be copied on the way, for `explain`.
+    `packed`: the PackedMatrix whose matrix, or its transpose (True), inputs[1] is.
     """
 
     op: str
@@ -42,6 +43,7 @@ class Call:
     outputs: tuple[tuple[tuple[int, ...], np.dtype], ...] = ()
     views: tuple[View | None, ...] = ()
     copies: list[str] = field(default_factory=list)
+    packed: tuple[Any, bool] | None = None
 
     @property
     def dtype(self) -> np.dtype:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import ArgumentError
-from ..core.replay import recorded
 from ..nn.module import check_state
 from .optimizers import Optimizer
 
@@ -35,9 +34,6 @@ class Schedule:
 
     def step(self) -> None:
         """One step further."""
-        recorded(self._step, ())
-
-    def _step(self) -> None:
         self.steps += 1
         self._set()
 

@@ -1,0 +1,99 @@
+"""PackedMatrix: a matrix that many products share, in the layouts that their kernels read."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import numpy as np
+
+from . import arrays, native
+from .errors import DTypeError, ShapeError
+from .registry import FLOATS, HALVES
+
+
+class PackedMatrix:
+    """A snapshot of a matrix for many products, made by `pack`: the b of matmul and gemm, the w of linear.
+
+    What a backend reads in its own layout is made by the first product on that side, (K, N) or as a weight (N, K), and
+    kept; later ones pack nothing. Where nothing is gained by that, and anywhere else an array is taken, it is its plain
+    matrix. It cannot be changed, may be used by any number of threads, and pickles as the plain matrix.
+    """
+
+    # c_b, c_w: for the C doors, (matrix (K, N), its panels), read by csrc/python/door_gemm.c
+    __slots__ = ("_matrix", "c_b", "c_w")
+    _matrix: np.ndarray
+
+    def __init__(self, matrix: np.ndarray):
+        set_once = super().__setattr__
+        for name in self.__slots__:
+            set_once(name, None)
+        matrix.flags.writeable = False
+        set_once("_matrix", matrix.view())  # of read-only memory: no view of it can be made writeable
+
+    def form(self, name: str, make: Callable[[np.ndarray], Any]) -> Any:
+        """What a backend keeps under one of the slots. Threads that meet here both make it; either will do."""
+        if getattr(self, name) is None:
+            super().__setattr__(name, make(self._matrix))
+        return getattr(self, name)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns, as they were given."""
+        return self._matrix.shape  # type: ignore[return-value]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """NumPy's dtype of the plain matrix; float16 and bfloat16 are packed as float32, in which they are computed."""
+        return self._matrix.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that it holds by now: the plain matrix and what was packed."""
+        forms = {id(x): x for name in self.__slots__[1:] for x in getattr(self, name) or ()}
+        return self._matrix.nbytes + sum(x.nbytes for x in forms.values() if x.base is None)
+
+    def numpy(self) -> np.ndarray:
+        """The plain matrix, read-only."""
+        return self._matrix
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self._matrix, dtype, copy=copy)
+
+    def __reduce__(self) -> Any:
+        return pack, (np.asarray(self._matrix),)
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError(f"a PackedMatrix cannot be changed; pack the new matrix (setting {name!r})")
+
+    def __repr__(self) -> str:
+        return f"PackedMatrix({self.shape}, {self.dtype})"
+
+
+def pack(b: Any) -> PackedMatrix:
+    """A snapshot of a matrix for many products: matmul(a, P), gemm(a, P), and linear(x, P) for a weight (out, in).
+
+    What is written to b later does not show. float32, float64, float16 or bfloat16. Raises ShapeError for anything but
+    two dimensions, DTypeError for other dtypes. Packing pays from the second product on, most with 12 to 128 rows.
+
+    >>> import numpy as np, tilewright as tw
+    >>> P = tw.pack(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    >>> P
+    PackedMatrix((2, 2), float64)
+    >>> tw.matmul(np.eye(2), P)
+    array([[1., 2.],
+           [3., 4.]])
+    """
+    if isinstance(b, PackedMatrix):
+        return b
+    x = arrays.as_array(b, "b")
+    if x.ndim != 2:
+        raise ShapeError(f"pack: b must be a matrix, it has shape {arrays.shape_of(x)}")
+    if arrays.name_of(x.dtype) not in FLOATS + HALVES:
+        raise DTypeError(f"pack takes {', '.join(FLOATS + HALVES)}; b {arrays.shape_of(x)} is {x.dtype}. "
+                         "Convert it first, for example b.astype(np.float32)")
+    return PackedMatrix(np.array(x, x.dtype.newbyteorder("="), order="C"))
+
+
+PackedMatrix.__module__ = "tilewright"
+if native.door is not None:
+    native.door.set_packed(PackedMatrix)
