@@ -19,7 +19,7 @@ from ..core.tuning import Numbers
 from .timing import TURN, seconds_a_call
 
 ROUNDS = 11
-GAIN, LOSS = 0.01, 0.03  # beyond noise: of the mean, to be taken; of one product, to be borne
+GAIN, LOSS = 0.015, 0.03  # beyond noise: of the mean, to be taken; of one product, to be borne
 Shape = tuple[int, int, int]  # m, n, k
 
 
