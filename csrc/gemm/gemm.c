@@ -110,7 +110,7 @@ static int normal_product(const tw_gemm_call *call, tw_product *p, batch *s) {
         .a_row = call->a.row, .a_col = call->a.col, .b_row = call->b.row, .b_col = call->b.col, .c_row = call->c.row,
         .alpha = call->k == 0 ? 0 : call->alpha, .beta = call->beta,
         .end = {.bias = call->bias},
-        .panels = call->packed ? tw_packed_panels(call) : NULL,
+        .panels = tw_panels(call->packed),
     };
     if (call->activation != TW_NONE)
         p->end.activation = tw_activation_kernel(call->dtype, call->activation, &p->end.param);
@@ -147,7 +147,7 @@ static int run(const tw_product *p, const batch *s) {
 static int is_valid(const tw_gemm_call *call) {
     if (call->m < 0 || call->n < 0 || call->k < 0 || call->dtype < TW_FLOAT32 || call->dtype > TW_BFLOAT16 ||
         call->activation < TW_NONE || call->activation > TW_HARDSWISH || call->batch_axes < 0 ||
-        (call->residual.data && call->batch_axes > 0) || (call->packed && !tw_packed_panels(call)))
+        (call->residual.data && call->batch_axes > 0) || (call->packed && !tw_packed_fits(call)))
         return 0;
     for (int i = 0; i < call->batch_axes; i++)
         if (call->batch_shape[i] < 0 || (call->packed && call->batch_shape[i] > 1 && call->b_batch[i]))

@@ -6,21 +6,15 @@
 // few vectors is one panel, which direct tiles take whole; others have panels of nr columns.
 #include "packed.h"
 
-#include <stdint.h>
-
 #include "../isa/isa.h"
 
 TW_KERNELS(tw_gemm_kernels, tw_gemm_f32)
 TW_KERNELS(tw_gemm_kernels, tw_gemm_f64)
 
-#define LINE 64 // bytes of a cache line: no load of a panel crosses two
-
 typedef struct {
     const tw_gemm_kernels *kernels; // says the element type and the instruction set, with which the layout goes
     ptrdiff_t k, n;
 } header;
-
-static char *aligned(const void *memory) { return (char *)(((uintptr_t)memory + LINE - 1) / LINE * LINE); }
 
 static const tw_gemm_kernels *kernels_of(int dtype) { return dtype == TW_FLOAT64 ? TW_PICK(tw_gemm_f64) : TW_PICK(tw_gemm_f32); }
 
@@ -36,7 +30,7 @@ size_t tw_pack_bytes(int dtype, ptrdiff_t k, ptrdiff_t n) {
     size_t columns, bytes;
     if (__builtin_mul_overflow(((size_t)n + width - 1) / width, width, &columns) ||
         __builtin_mul_overflow(columns, (size_t)k, &bytes) || __builtin_mul_overflow(bytes, (size_t)g->size, &bytes) ||
-        __builtin_add_overflow(bytes, 2 * LINE, &bytes))
+        __builtin_add_overflow(bytes, 2 * TW_LINE, &bytes))
         return 0;
     return bytes;
 }
@@ -45,13 +39,13 @@ int tw_pack(int dtype, ptrdiff_t k, ptrdiff_t n, tw_matrix b, void *packed) {
     if (!tw_pack_bytes(dtype, k, n))
         return TW_INVALID;
     const tw_gemm_kernels *g = kernels_of(dtype);
-    *(header *)aligned(packed) = (header){g, k, n};
+    *(header *)tw_packed_start(packed) = (header){g, k, n};
     if (k > 0 && n > 0)
-        g->pack(k, n, width_of(g, n), b.data, b.row, b.col, aligned(packed) + LINE);
+        g->pack(k, n, width_of(g, n), b.data, b.row, b.col, tw_packed_start(packed) + TW_LINE);
     return TW_OK;
 }
 
-const char *tw_packed_panels(const tw_gemm_call *call) {
-    const header *h = (const header *)aligned(call->packed);
-    return h->kernels == kernels_of(call->dtype) && h->k == call->k && h->n == call->n ? (const char *)h + LINE : NULL;
+int tw_packed_fits(const tw_gemm_call *call) {
+    const header *h = (const header *)tw_packed_start(call->packed);
+    return h->kernels == kernels_of(call->dtype) && h->k == call->k && h->n == call->n;
 }

@@ -30,7 +30,8 @@ static PyObject *refuse(const tw_view *out) {
 
 // ---- the right operand: an array, or a tilewright.PackedMatrix (core/packed.py)
 
-static PyObject *packed_class, *form_names[2]; // the class; its attributes "c_b", "c_w"
+static PyObject *packed_class, *form_slots[2]; // the class; the descriptors of its slots "c_b", "c_w"
+static descrgetfunc get_slot;                 // of theirs: half of what looking a name up takes
 
 typedef struct {
     tw_view view;
@@ -43,7 +44,7 @@ typedef struct {
 static int read_packed(PyObject *object, int transpose, right *r) {
     if (!packed_class || (PyObject *)Py_TYPE(object) != packed_class)
         return 0;
-    PyObject *form = PyObject_GetAttr(object, form_names[transpose]); // (matrix, panels), which the object keeps for good
+    PyObject *form = get_slot(form_slots[transpose], object, packed_class); // (matrix, panels), which the object keeps for good
     if (!form)
         PyErr_Clear();
     const int found = form && PyTuple_Check(form) && tw_read(PyTuple_GetItem(form, 0), &r->view);
@@ -71,9 +72,10 @@ static int read_right(PyObject *object, int transpose, right *r) {
 // set_packed(class): say which class PackedMatrix is
 static PyObject *door_set_packed(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     (void)self;
-    if (nargs != 1 || !(form_names[0] = PyUnicode_InternFromString("c_b")) ||
-        !(form_names[1] = PyUnicode_InternFromString("c_w")))
+    if (nargs != 1 || !(form_slots[0] = PyObject_GetAttrString(args[0], "c_b")) ||
+        !(form_slots[1] = PyObject_GetAttrString(args[0], "c_w")))
         return NULL;
+    get_slot = Py_TYPE(form_slots[0])->tp_descr_get;
     packed_class = Py_NewRef(args[0]);
     return Py_NewRef(Py_None);
 }
