@@ -47,21 +47,20 @@ int tw_linear_backward_weights(int dtype, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k,
                                tw_matrix dw, void *dbias, ptrdiff_t dbias_step) {
     if (m < 0 || n < 0 || k < 0 || (dtype != TW_FLOAT32 && dtype != TW_FLOAT64))
         return TW_INVALID;
-    int code = TW_OK;
-    if (dw.data)
-        code = tw_gemm(&(tw_gemm_call){.dtype = dtype, .m = n, .n = k, .k = m, .a = {dy.data, dy.col, dy.row}, .b = x, .c = dw,
-                                       .alpha = 1, .beta = beta});
-    if (code == TW_OK && dbias)
-        code = bias_gradient(dtype, m, n, dy, beta, dbias, dbias_step);
-    return code;
+    // The sums first: whoever made dy left it in cache, and the product drives it out (256 x 2048: 56 us, after it 256 us).
+    const int code = dbias ? bias_gradient(dtype, m, n, dy, beta, dbias, dbias_step) : TW_OK;
+    if (code || !dw.data)
+        return code;
+    return tw_gemm(&(tw_gemm_call){.dtype = dtype, .m = n, .n = k, .k = m, .a = {dy.data, dy.col, dy.row}, .b = x, .c = dw,
+                                   .alpha = 1, .beta = beta});
 }
 
 int tw_linear_backward(int dtype, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, tw_matrix dy, tw_matrix x, tw_matrix w, tw_matrix dx,
                        tw_matrix dw, void *dbias, ptrdiff_t dbias_step) {
     if (m < 0 || n < 0 || k < 0 || (dtype != TW_FLOAT32 && dtype != TW_FLOAT64))
         return TW_INVALID;
-    const int code = !dx.data ? TW_OK
-                              : tw_gemm(&(tw_gemm_call){.dtype = dtype, .m = m, .n = k, .k = n, .a = dy, .b = w, .c = dx,
-                                                        .alpha = 1});
-    return code ? code : tw_linear_backward_weights(dtype, m, n, k, dy, x, 0, dw, dbias, dbias_step);
+    const int code = tw_linear_backward_weights(dtype, m, n, k, dy, x, 0, dw, dbias, dbias_step);
+    if (code || !dx.data)
+        return code;
+    return tw_gemm(&(tw_gemm_call){.dtype = dtype, .m = m, .n = k, .k = n, .a = dy, .b = w, .c = dx, .alpha = 1});
 }

@@ -63,9 +63,10 @@ def _backward(dy: Any, saved: Any, parents: tuple[Any, ...]) -> tuple[Any, Any, 
     dx = None if parents[0] is None else empty_like(x)
     if x.ndim != 2:
         dz, x = dz.reshape(-1, w.shape[0]), x.reshape(-1, w.shape[1])
+    dw, dbias = _weight_gradients(dz, x, *parents[1:])
     if dx is not None:  # nobody asks for it in the first layer, a third of the work
         ops.matmul(dz, w, out=dx if dx.ndim == 2 else dx.reshape(x.shape))
-    return dx, *_weight_gradients(dz, x, *parents[1:])
+    return dx, dw, dbias
 
 
 def _weight_gradients(dz: np.ndarray, x: np.ndarray, w: Any, bias: Any) -> tuple[Any, Any]:
