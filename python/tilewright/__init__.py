@@ -24,7 +24,7 @@ _HOMES = {
     "core.packed": ("pack", "PackedMatrix"),
     "config": ("warmup", "show_config"),
     "explanation": ("explain",),
-    "autograd": ("Tensor", "no_grad", "gradcheck"),
+    "autograd": ("Tensor", "compile", "no_grad", "gradcheck"),
 }
 _PLACES = {name: home for home, names in _HOMES.items() for name in names}
 _PARTS = {"autograd": "autograd", "bench": "bench", "data": "data", "errors": "core.errors", "nn": "nn", "ops": "ops",

@@ -18,6 +18,8 @@ from weakref import ref
 
 import numpy as np
 
+from ..core.replay import recorded
+
 PAGE = 4096  # bytes; malloc keeps smaller blocks at hand by itself
 KEEP = 64    # backward passes
 
@@ -133,6 +135,11 @@ def room_for(leaf: Any) -> tuple[np.ndarray, float]:
     else:
         if spare is not None and spare.array is grad and getrefcount(spare.array) == _FREE + 2:  # leaf.grad, our name
             return grad, 1.0
-        array, beta = np.array(np.broadcast_to(grad, data.shape), data.dtype, order="C"), 1.0
+        array, beta = np.empty(data.shape, data.dtype), 1.0
+        recorded(_carry_over, (array,), grad)
     leaf._spare = Spare(array, current())
     return array, beta
+
+
+def _carry_over(array: np.ndarray, grad: np.ndarray) -> None:
+    array[...] = grad

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..core.errors import GradientError
+from ..core.replay import recorded
 from . import buffers
 
 _recording: ContextVar[bool] = ContextVar("tilewright_recording", default=True)
@@ -143,9 +144,15 @@ def backward(root: Node, gradient: np.ndarray, retain_graph: bool) -> None:
     buffers.end_pass()
 
 
+def _add(total: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+    np.add(a, b, out=total)
+
+
 def _sum(a: Any, b: Any) -> Any:
     if type(a) is np.ndarray and type(b) is np.ndarray and a.shape == b.shape and a.dtype == b.dtype:
-        return np.add(a, b, out=buffers.empty_like(a))
+        total = buffers.empty_like(a)
+        recorded(_add, (total,), a, b)
+        return total
     return a + b
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import DTypeError, GradientError, ShapeError
+from ..core import dispatch
+from ..core.errors import DTypeError, GradientError, ReplayError, ShapeError
 from ..core.packed import PackedMatrix
 from . import table, tape
 from .buffers import Spare
@@ -357,7 +358,16 @@ def _parent(x: Any) -> Any:
     return (x._node or x) if isinstance(x, Tensor) and x.requires_grad else None
 
 
+def _not_replayed(name: str) -> None:
+    """Only operations of the table are recorded by `compile`; the elementary functions are NumPy's."""
+    if dispatch.recording() is not None:
+        raise ReplayError(f"compile: {name} of tensors cannot be replayed; use the operations, layers and losses of "
+                          "tilewright, or compute it outside of the step")
+
+
 def _unary(name: str, x: Tensor, *attrs: Any) -> Tensor:
+    if name not in ("reshape", "transpose", "index"):  # these are views, or will be found to be none
+        _not_replayed(name)
     rule = RULES[name]
     try:
         y = rule.forward(x.data, *attrs)
@@ -369,6 +379,7 @@ def _unary(name: str, x: Tensor, *attrs: Any) -> Tensor:
 
 
 def _binary(name: str, a: Any, b: Any, *attrs: Any) -> Tensor:
+    _not_replayed(name)
     rule = RULES[name]
     operands = a, b
     a_data, b_data = (x.data if isinstance(x, Tensor) else _operand(x) for x in operands)

@@ -13,7 +13,7 @@ from .errors import AliasError, ArgumentError, BackendUnavailable
 from .registry import Call, Kernel
 
 # `use_backend` blocks, innermost last
-_entered: ContextVar[tuple[str, ...]] = ContextVar("tilewright_backend", default=())
+_entered: ContextVar[tuple[Any, ...]] = ContextVar("tilewright_backend", default=())
 
 
 def parse(name: str) -> tuple[str, str]:
@@ -62,11 +62,26 @@ class use_backend:
         self.name = name
 
     def __enter__(self) -> use_backend:
-        _entered.set((*_entered.get(), self.name))
+        enter(self.name)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        _entered.set(_entered.get()[:-1])
+        leave()
+
+
+def enter(name: Any) -> None:
+    """Put a backend's name, or a recording, in force; `leave` ends that."""
+    _entered.set((*_entered.get(), name))
+
+
+def leave() -> None:
+    _entered.set(_entered.get()[:-1])
+
+
+def recording() -> Any:
+    """The recording that is in force as a backend (core/replay.py), or None."""
+    entered = _entered.get()
+    return entered[-1] if entered and hasattr(entered[-1], "through_door") else None
 
 
 _available: dict[str, str | None] = {}
@@ -95,7 +110,9 @@ def door(backend: str | None) -> Any:
     if backend is None:
         entered = _entered.get()
         backend = entered[-1] if entered else _default
-    return _door if backend is None or backend == "c" or backend == "auto" else None
+    if backend is None or backend == "c" or backend == "auto":
+        return _door
+    return getattr(backend, "door", None)  # a recording has one
 
 
 def why_not(kernel: Kernel, call: Call) -> str | None:
@@ -144,6 +161,8 @@ def call(op: str, inputs: tuple, attrs: dict[str, Any], out: Any = None, backend
         takes_over = getattr(type(x), "__tilewright_function__", None)
         if takes_over is not None:
             return takes_over(x, op, inputs, attrs, out, backend)
+    if backend is None and (record := recording()) is not None:
+        return record.call(op, inputs, attrs, out)
     spec = registry.spec(op)
     c = spec.prepare(inputs, attrs)
     kernel = select(c, backend)

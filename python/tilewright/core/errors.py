@@ -30,5 +30,9 @@ class GradientError(TilewrightError, RuntimeError):
     """A backward pass that cannot be right: a saved value changed in place, a graph used twice, no gradient."""
 
 
+class ReplayError(TilewrightError, RuntimeError):
+    """A step that cannot be recorded and replayed; the message names what stands in the way."""
+
+
 class DataError(TilewrightError, ValueError):
     """A file that cannot be read as what it claims to be; the message names the file and the place."""

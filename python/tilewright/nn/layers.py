@@ -6,8 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from .. import ops
 from ..autograd import Tensor, apply
+from ..autograd.buffers import empty_like
+from ..autograd.tape import Node, recording
+from ..autograd.tensor import made
 from ..core.errors import ArgumentError, ShapeError
+from ..core.replay import recorded
 from . import fused
 from .activations import Activation
 from .activations import activation as activation_named
@@ -99,17 +104,45 @@ class Dropout(Module):
 
     def forward(self, x: Any) -> Tensor:
         """Any shape -> the same shape."""
+        if not isinstance(x, Tensor):
+            x = Tensor(x)
         if not self.training or self.p == 0:
-            return x if isinstance(x, Tensor) else Tensor(x)
+            return x
+        if not x.data.dtype.isnative:
+            return apply("dropout", (x,), {"p": self.p, "seed": self._next_key()})
+        y, key = empty_like(x.data), np.empty((), np.uint64)
+        recorded(self._drop, (y, key), x.data)
+        t = made(y)
+        if x.requires_grad and recording():
+            t._node = Node("dropout", _dropout_backward, (x._node or x,), (self.p, key), ())
+            t.requires_grad = True
+        return t
+
+    def _next_key(self) -> int:
         key = (self.calls % 2**32) << 32 | self.seed
         self.calls += 1
-        return apply("dropout", (x,), {"p": self.p, "seed": key})
+        return key
+
+    def _drop(self, y: np.ndarray, key: np.ndarray, x: np.ndarray) -> None:
+        key[...] = self._next_key()
+        ops.dropout(x, self.p, int(key), out=y)
 
     def extra_state(self) -> dict[str, np.ndarray]:
         return {"seed_and_calls": np.array([self.seed, self.calls], np.int64)}
 
     def load_extra_state(self, state: dict[str, np.ndarray]) -> None:
         self.seed, self.calls = (int(n) for n in state["seed_and_calls"])
+
+
+def _dropout_backward(dy: Any, saved: Any, parents: tuple[Any, ...]) -> tuple[Any]:
+    p, key = saved
+    dx = empty_like(dy)
+    recorded(_drop_again, (dx,), dy, p, key)
+    return dx,
+
+
+def _drop_again(dx: np.ndarray, dy: np.ndarray, p: float, key: np.ndarray) -> None:
+    ops.dropout_backward(dy, p, int(key), out=dx)
 
 
 class Embedding(Module):

@@ -11,6 +11,7 @@ from ..autograd.buffers import empty_like
 from ..autograd.tape import Node, recording
 from ..autograd.tensor import made
 from ..core.errors import ArgumentError, ShapeError
+from ..core.replay import recorded
 
 
 def cross_entropy(logits: Any, labels: Any, *, reduction: str = "mean", ignore_index: int = -100,
@@ -67,15 +68,28 @@ def mse_loss(prediction: Any, target: Any, *, reduction: str = "mean") -> Tensor
 
 def _square_error(prediction: Tensor, goal: np.ndarray, mean: bool) -> Tensor:
     """The same as one node on reused memory."""
-    difference = np.subtract(prediction.data, goal, out=empty_like(goal))
-    square = np.multiply(difference, difference, out=empty_like(goal))
-    t = made(square.mean() if mean else square.sum())
+    difference, square, loss = empty_like(goal), empty_like(goal), np.empty((), goal.dtype)
+    recorded(_square, (difference, square, loss), prediction.data, goal, mean)
+    t = made(loss)
     factor = goal.dtype.type(2 / goal.size if mean else 2)
     t._node = Node("mse_loss", _square_error_backward, (prediction._node or prediction,), (difference, factor), ())
     t.requires_grad = True
     return t
 
 
+def _square(difference: np.ndarray, square: np.ndarray, loss: np.ndarray, prediction: np.ndarray, goal: np.ndarray,
+            mean: bool) -> None:
+    np.subtract(prediction, goal, out=difference)
+    np.multiply(difference, difference, out=square)
+    loss[...] = square.mean() if mean else square.sum()
+
+
 def _square_error_backward(dy: Any, saved: Any, parents: tuple[Any, ...]) -> tuple[Any]:
     difference, factor = saved
-    return np.multiply(difference, factor * dy.astype(difference.dtype), out=empty_like(difference)),
+    gradient = empty_like(difference)
+    recorded(_scaled, (gradient,), difference, factor, dy)
+    return gradient,
+
+
+def _scaled(out: np.ndarray, x: np.ndarray, factor: Any, dy: np.ndarray) -> None:
+    np.multiply(x, factor * dy.astype(x.dtype), out=out)

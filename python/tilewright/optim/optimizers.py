@@ -9,6 +9,7 @@ import numpy as np
 from .. import ops
 from ..autograd import Tensor
 from ..core.errors import ArgumentError
+from ..core.replay import recorded
 from ..nn.module import check_state
 
 
@@ -48,8 +49,11 @@ class Optimizer:
                 params, grads = [params[i] for i in chosen], [grads[i] for i in chosen]
                 slots = [[slot[i] for i in chosen] for slot in slots]
                 break
+        recorded(self._step, (), params, [p.data for p in params], grads, *slots)
+
+    def _step(self, params: list[Tensor], arrays: list[np.ndarray], grads: list[Any], *slots: list[np.ndarray]) -> None:
         if params:
-            self._update([p.data for p in params], grads, *slots)
+            self._update(arrays, grads, *slots)
         self.steps += 1
         for p in params:
             p._version.count += 1

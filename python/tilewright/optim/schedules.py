@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..core.errors import ArgumentError
+from ..core.replay import recorded
 from ..nn.module import check_state
 from .optimizers import Optimizer
 
@@ -34,6 +35,9 @@ class Schedule:
 
     def step(self) -> None:
         """One step further."""
+        recorded(self._step, ())
+
+    def _step(self) -> None:
         self.steps += 1
         self._set()
 
