@@ -27,7 +27,7 @@ from rich.markdown import Markdown
 
 from tilewright.bench import report
 from tilewright.bench.comparison import SETTLE
-from tilewright.bench.timing import TURN, seconds_a_call
+from tilewright.bench.timing import TURN, seconds_a_call, speedup
 from tilewright.cli.progress import progress
 
 WIDTH = 150  # of the tables on a terminal, at least
@@ -116,8 +116,7 @@ def measure(suite: str, threads: int, backends: Sequence[str], seconds: float, m
         best = min(peers, key=lambda who: median(times[who]))
         for backend in backends:
             if mine := times.get(f"tilewright:{backend}"):
-                ratio = median(theirs / ours for theirs, ours in zip(times[best], mine, strict=True))
-                rows.append(Row(suite, case, threads, backend, best, ratio, median(mine)))
+                rows.append(Row(suite, case, threads, backend, best, speedup(times[best], mine), median(mine)))
     for c in contestants:
         c.close()
     return rows

@@ -158,8 +158,10 @@ def test_a_new_process_ignores_a_bad_file(numbers: dict, file: Path, child_env: 
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Times by which 4096 is twice as good a direct_bytes as any other, and all other numbers do not matter."""
-    monkeypatch.setattr(tune, "_turns", lambda run, sets: [
-        [1.0 if numbers.get("direct_bytes") == 4096 else 2.0] * 3 for numbers in sets])
+    def under(settings: list, run: object, rounds: int) -> list[list[float]]:
+        return [[1.0 if setting.args[0].get("direct_bytes") == 4096 else 2.0] for setting in settings]
+
+    monkeypatch.setattr(tune.timing, "under", under)
     own = native.gemm_tuning()["direct_bytes"]
     monkeypatch.setattr(tune, "KNOBS", (tune.Knob("direct_bytes", (2, 4096 / own), ((2, 2, 2),)),
                                         tune.Knob("stream_rows", (2,), ((1, 2, 2),))))
@@ -184,14 +186,14 @@ def test_what_is_better_is_kept_until_it_is_reset(planted: None) -> None:
 
 def test_noise_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """The value in force, timed twice, differs as much as the other value does."""
-    monkeypatch.setattr(tune, "_turns", lambda run, sets: [[1.0], [0.9], *([0.9] for _ in sets[2:])])
+    monkeypatch.setattr(tune.timing, "under", lambda settings, run, n: [[1.0], [0.9], *([0.9] for _ in settings[2:])])
     found = tune.tune([tune.Knob("direct_bytes", (2,), ((2, 2, 2),))])
     assert found.changed == {} and found.together is None and not found.trials[0].better
 
 
 def test_real_rounds_leave_the_numbers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tune, "ROUNDS", 2)
-    monkeypatch.setattr(tune, "TURN", 0.0)
+    monkeypatch.setattr(tune.timing, "TURN", 0.0)
     native.set_gemm_tuning({"stream_rows": 3})
     before, told = native.gemm_tuning(), []
     found = tune.tune([tune.Knob("direct_bytes", (0.5, 2), ((2, 3, 4),))], lambda *step: told.append(step))

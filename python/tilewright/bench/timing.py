@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from statistics import median
 
 TURN = 0.003  # seconds that a turn should last: thousands of timer ticks
 ROUNDS = 15
@@ -34,6 +35,24 @@ def interleaved(contestants: Sequence[Callable[[], object]], *, rounds: int = RO
                     run()  # its own threads awake again
                 mine.append(seconds_a_call(run, count))
     return times
+
+
+def under(settings: Sequence[Callable[[], object]], run: Callable[[], object], rounds: int) -> list[list[float]]:
+    """The same for one piece of work under several settings, each of which is a call that puts it in force."""
+    run()
+    count = max(1, round(TURN / max(seconds_a_call(run, 1), 1e-9)))
+    times: list[list[float]] = [[] for _ in settings]
+    for _ in range(rounds):
+        for put_in_force, mine in zip(settings, times, strict=True):
+            put_in_force()
+            run()
+            mine.append(seconds_a_call(run, count))
+    return times
+
+
+def speedup(base: Sequence[float], times: Sequence[float]) -> float:
+    """How many times as fast as the base, as the median over the rounds."""
+    return median(b / t for b, t in zip(base, times, strict=True))
 
 
 def seconds_a_call(run: Callable[[], object], count: int) -> float:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from statistics import geometric_mean, median
+from statistics import geometric_mean
 
 import numpy as np
 
 from ..core import native, registry, threads
 from ..core.errors import BackendUnavailable
 from ..core.tuning import Numbers
-from .timing import TURN, seconds_a_call
+from . import timing
 
 ROUNDS = 11
 GAIN, LOSS = 0.015, 0.03  # beyond noise: of the mean, to be taken; of one product, to be borne
@@ -130,23 +130,10 @@ def _ratios(products: Iterable[tuple[Shape, bool]], sets: Sequence[Numbers]) -> 
         call = spec.prepare((rng.standard_normal((m, k), np.float32), rng.standard_normal((k, n), np.float32)), {})
         run = partial(kernel.run, call, [np.empty((m, n), np.float32)])
         with threads.threads(threads.get_num_threads() if parallel else 1):
-            times = _turns(run, sets)
+            times = timing.under([partial(_put, changed) for changed in sets], run, ROUNDS)
         for mine, theirs in zip(found, times, strict=True):
-            mine.append(median(first / t for first, t in zip(times[0], theirs, strict=True)))
+            mine.append(timing.speedup(times[0], theirs))
     return found[1:]
-
-
-def _turns(run: Callable[[], object], sets: Sequence[Numbers]) -> list[list[float]]:
-    """Seconds a call under each set of numbers, in turns."""
-    times: list[list[float]] = [[] for _ in sets]
-    run()
-    count = max(1, round(TURN / seconds_a_call(run, 1)))
-    for _ in range(ROUNDS):
-        for changed, mine in zip(sets, times, strict=True):
-            _put(changed)
-            run()
-            mine.append(seconds_a_call(run, count))
-    return times
 
 
 def _put(changed: Numbers) -> None:

@@ -1,4 +1,4 @@
-"""bench/peers.py: contestants in processes of their own, results checked before they are timed, and who is missing."""
+"""The programs of bench/: peers in processes of their own, checked before they are timed; several threads and one."""
 from __future__ import annotations
 
 import importlib
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
+from tilewright.bench import timing
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -49,6 +50,19 @@ def test_a_wrong_result_is_not_timed(peers, monkeypatch: pytest.MonkeyPatch) -> 
         peers.peer_calls.prepare("tilewright:c", "train", "64-64-10 32 sgd relu", 1)
 
 
+def test_threads_are_held_against_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    monkeypatch.setattr(timing, "TURN", 0.0)
+    threads = importlib.import_module("threads")
+    before = tw.get_num_threads()
+    for ops, columns in threads.TABLES.values():
+        for op in ops:
+            assert all(ratio > 0 for ratio in threads.speedups(op, next(iter(columns.values())), tw.backends()[0], 2))
+    assert tw.get_num_threads() == before
+    assert [threads.cell(0.9, 1.0), threads.cell(0.9, 0.92), threads.cell(1.8, 1.0)] == ["**0.90**", "0.90", "1.80"]
+
+
 def test_the_tables_have_their_places() -> None:
-    text = (ROOT / "docs/PERFORMANCE.md").read_text()
-    assert all(f"<!-- {name} -->" in text and f"<!-- /{name} -->" in text for name in ("peers", "peer-cases"))
+    report = (ROOT / "docs/PERFORMANCE.md").read_text()
+    for name in ("peers", "peer-cases", "sweep", "threads", "ladder", "small", "medium"):
+        assert f"<!-- {name} -->" in report and f"<!-- /{name} -->" in report
