@@ -21,6 +21,7 @@ import pytest
 
 import tilewright as tw
 from tilewright.autograd import buffers
+from tilewright.core import registry
 
 MODELS: dict[str, dict[str, Any]] = {
     "relu": {}, "gelu": {"activation": "gelu"}, "gelu_tanh, dropout": {"activation": "gelu_tanh", "dropout": 0.2},
@@ -208,6 +209,15 @@ def test_gradients_of_a_layer_used_twice_partly_frozen_or_computed() -> None:
             assert (f is None) == (p is None), mode
             if f is not None:
                 np.testing.assert_allclose(f, p, rtol=1e-12, atol=1e-13, err_msg=mode)
+
+
+def test_the_table_says_which_results_look_like_which_inputs() -> None:
+    for op, spec in registry.specs().items():
+        for case in spec.cases(np.random.default_rng(0), "float32") if spec.like else ():
+            outputs = spec.prepare(case.inputs, case.attrs).outputs
+            assert len(outputs) == len(spec.like), op
+            assert all(i is None or case.inputs[i].shape == shape
+                       for i, (shape, _) in zip(spec.like, outputs, strict=True)), (op, case.label)
 
 
 # ---- the pool itself
