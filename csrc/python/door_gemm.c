@@ -240,34 +240,55 @@ static PyObject *door_gemm(PyObject *self, PyObject *const *args, Py_ssize_t nar
 
 // ---- linear
 
-// linear(x, w, bias, residual, activation, out): x (M, K), w (N, K), bias (N,) or None, residual (M, N) or None, activation a
-// code of tilewright.h
+// An array as rows of its last axis, the others merged; 0: their strides do not allow that.
+static int as_rows(const tw_view *v, tw_matrix *rows) {
+    const int last = v->ndim - 1;
+    npy_intp step = 0, count = 1; // rows so far, and from one to the next
+    for (int i = last - 1; i >= 0; i--) {
+        if (v->shape[i] == 1)
+            continue;
+        if (count == 1)
+            step = v->strides[i];
+        else if (v->strides[i] != step * count && tw_size(v))
+            return 0;
+        count *= v->shape[i];
+    }
+    *rows = (tw_matrix){v->data, step / v->itemsize, v->strides[last] / v->itemsize};
+    return 1;
+}
+
+// linear(x, w, bias, residual, activation, out): x (..., K), w (N, K), bias (N,) or None, residual (..., N) or None, activation
+// a code of tilewright.h
 static PyObject *door_linear(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     (void)self;
     tw_view x, bias = {0}, residual = {0}, y;
+    tw_matrix a, c, added = {0};
     right w;
+    npy_intp shape[TW_MAX_DIMS], m = 1;
     if (nargs != 6 || !tw_read(args[0], &x) || !read_right(args[1], 1, &w) || x.dtype != w.view.dtype ||
-        x.dtype > TW_BFLOAT16 || x.ndim != 2 || x.shape[1] != w.k)
+        x.dtype > TW_BFLOAT16 || x.ndim < 1 || x.ndim > TW_MAX_DIMS || x.shape[x.ndim - 1] != w.k || !as_rows(&x, &a))
         return tw_not_plain();
     if (args[2] != Py_None && (!tw_read(args[2], &bias) || bias.dtype != x.dtype || bias.ndim != 1 || bias.shape[0] != w.n))
         return tw_not_plain();
-    const npy_intp shape[2] = {x.shape[0], w.n};
-    if (args[3] != Py_None && (!tw_read(args[3], &residual) || residual.dtype != x.dtype || residual.ndim != 2 ||
-                               residual.shape[0] != shape[0] || residual.shape[1] != shape[1]))
+    for (int i = 0; i < x.ndim - 1; i++) m *= shape[i] = x.shape[i];
+    shape[x.ndim - 1] = w.n;
+    if (args[3] != Py_None && (!tw_read(args[3], &residual) || residual.dtype != x.dtype || residual.ndim != x.ndim ||
+                               memcmp(residual.shape, shape, x.ndim * sizeof *shape) || !as_rows(&residual, &added)))
         return tw_not_plain();
     const long activation = PyLong_AsLong(args[4]);
     if (activation == -1 && PyErr_Occurred())
         return NULL;
-    const int made = tw_output(args[5], x.dtype, 2, shape, &y);
+    const int made = tw_output(args[5], x.dtype, x.ndim, shape, &y);
     if (made <= 0)
         return made < 0 ? NULL : tw_not_plain();
+    if (!as_rows(&y, &c))
+        return refuse(&y);
     if (args[5] != Py_None && !(clear_of(&y, &x) && (w.packed || clear_of(&y, &w.view)) && (!bias.data || clear_of(&y, &bias)) &&
                                 (!residual.data || tw_identical(&y, &residual) || clear_of(&y, &residual))))
         return refuse(&y);
-    const tw_gemm_call call = {.dtype = x.dtype, .activation = (int)activation, .m = shape[0], .n = w.n, .k = w.k,
-                               .a = matrix(&x), .b = w.b, .packed = w.packed, .c = matrix(&y), .alpha = 1, .bias = bias.data,
-                               .bias_step = bias.data ? bias.strides[0] / bias.itemsize : 0,
-                               .residual = residual.data ? matrix(&residual) : (tw_matrix){0}};
+    const tw_gemm_call call = {.dtype = x.dtype, .activation = (int)activation, .m = m, .n = w.n, .k = w.k, .a = a, .b = w.b,
+                               .packed = w.packed, .c = c, .alpha = 1, .bias = bias.data,
+                               .bias_step = bias.data ? bias.strides[0] / bias.itemsize : 0, .residual = added};
     return tw_result(run(&call, tw_gemm), y.object);
 }
 
