@@ -148,3 +148,19 @@ def test_its_own_gradient_is_refused() -> None:
         tw.linear_backward(np.ones((4, 2)), np.ones((4, 3)), packed)
     with pytest.raises(errors.GradientError, match="packed"):
         tw.Tensor(packed, requires_grad=True)
+
+
+def test_a_recorded_step_takes_it(rng: np.random.Generator) -> None:
+    """The first call packs and the second does not, which is no difference between two steps."""
+    frozen, head = tw.pack(rng.standard_normal((6, 5))), tw.Tensor(rng.standard_normal((3, 6)), requires_grad=True)
+    optimizer = tw.optim.SGD([head], lr=0.1)
+
+    @tw.compile
+    def step(x: np.ndarray, labels: np.ndarray) -> tw.Tensor:
+        loss = tw.nn.cross_entropy(tw.linear(tw.linear(tw.Tensor(x), frozen, activation="relu"), head), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss
+    losses = [step(np.ones((4, 5)), np.array([0, 1, 2, 1])).item() for _ in range(5)]
+    assert losses == sorted(losses, reverse=True)

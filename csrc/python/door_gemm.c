@@ -40,11 +40,15 @@ typedef struct {
     const void *packed; // its panels, or NULL
 } right;
 
-// The matrix (K, N) and the panels of a PackedMatrix that has them for this side; 0: it has not, or is something else.
+// The matrix (K, N) of a PackedMatrix and its panels for this side, which are made now if need be; 0: it is none.
 static int read_packed(PyObject *object, int transpose, right *r) {
     if (!packed_class || (PyObject *)Py_TYPE(object) != packed_class)
         return 0;
     PyObject *form = get_slot(form_slots[transpose], object, packed_class); // (matrix, panels), which the object keeps for good
+    if (form == Py_None) {
+        Py_DECREF(form);
+        form = PyObject_CallMethod(object, "make_c", "i", transpose);
+    }
     if (!form)
         PyErr_Clear();
     const int found = form && PyTuple_Check(form) && tw_read(PyTuple_GetItem(form, 0), &r->view);

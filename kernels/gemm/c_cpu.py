@@ -9,7 +9,7 @@ import numpy as np
 from tilewright.core import native
 from tilewright.core.registry import FLOATS, HALVES, Call, Kernel
 
-from .spec import ACTIVATIONS, compute_dtype
+from .spec import ACTIVATIONS
 
 
 def _door(name: str, call: Call, *args: Any) -> Any:
@@ -24,16 +24,8 @@ def _door(name: str, call: Call, *args: Any) -> Any:
 
 
 def _right(call: Call) -> Any:
-    """inputs[1] as doors take it: the array, or a PackedMatrix that has its panels by now."""
-    if call.packed is None:
-        return call.inputs[1]
-    packed, transposed = call.packed
-    packed.form("c_w" if transposed else "c_b", lambda matrix: _panels(matrix.T if transposed else matrix))
-    return packed
-
-
-def _panels(b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return b, native.door.pack(b.astype(compute_dtype(b.dtype), copy=False))
+    """inputs[1] as doors take it: packed where it is."""
+    return call.inputs[1] if call.packed is None else call.packed[0]
 
 
 def _matmul(call: Call, outs: Sequence[np.ndarray]) -> None:

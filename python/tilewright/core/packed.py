@@ -1,7 +1,6 @@
 """PackedMatrix: a matrix that many products share, in the layouts that their kernels read."""
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
@@ -30,11 +29,12 @@ class PackedMatrix:
         matrix.flags.writeable = False
         set_once("_matrix", matrix.view())  # of read-only memory: no view of it can be made writeable
 
-    def form(self, name: str, make: Callable[[np.ndarray], Any]) -> Any:
-        """What a backend keeps under one of the slots. Threads that meet here both make it; either will do."""
-        if getattr(self, name) is None:
-            super().__setattr__(name, make(self._matrix))
-        return getattr(self, name)
+    def make_c(self, transpose: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Fill c_b or c_w; a door that finds it empty calls this. Threads that meet here both do it: either will do."""
+        b = self._matrix.T if transpose else self._matrix
+        form = b, native.door.pack(b.astype(np.float32) if arrays.name_of(b.dtype) in HALVES else b)
+        super().__setattr__("c_w" if transpose else "c_b", form)
+        return form
 
     @property
     def shape(self) -> tuple[int, int]:
