@@ -75,11 +75,11 @@ int tw_gemm_describe(const tw_gemm_call *call, char *text, size_t size);
  * from the caches of the machine; which way a product goes decides the order of its sums, so results are the same bits only
  * under the same numbers. */
 typedef struct {
-    ptrdiff_t l1_bytes, l2_bytes; /* data caches of one core */
+    ptrdiff_t l1_bytes, l2_bytes; /* data caches of one core; a b beyond L1 streams past a handful of rows */
     ptrdiff_t direct_bytes;       /* a b of at most so many bytes is read where it lies */
-    ptrdiff_t stream_rows;        /* a larger b, too, if a has at most so many rows */
-    ptrdiff_t stream_bytes;       /* of c, stay in L1 while b streams past */
-    ptrdiff_t stream_depth;       /* so many rows of b at a time */
+    ptrdiff_t stream_rows;        /* a larger b, too, in slabs of that size, if a has at most so many rows */
+    ptrdiff_t stream_bytes;       /* of sums stay in L1 while b streams past */
+    ptrdiff_t stream_depth;       /* rows that a slab of b must have */
     ptrdiff_t column_bytes;       /* of a column in a packed block of b: 2048 are 512 rows of float32 */
     ptrdiff_t block_bytes;        /* of such a block, which stays in L2 */
     double vector_ns;             /* one multiply-add of vectors: by this the work of a product is estimated */

@@ -33,7 +33,7 @@ typedef void tw_dot(ptrdiff_t k, const void *a, ptrdiff_t a_row, const void *b, 
 typedef void tw_pack_panels(ptrdiff_t k, ptrdiff_t n, ptrdiff_t width, const void *src, ptrdiff_t row, ptrdiff_t col, void *dst);
 
 // c += x, m rows of n elements; x_row == 0 adds one row, a bias, to all.
-typedef void tw_add_rows(ptrdiff_t m, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *c, ptrdiff_t c_row);
+typedef void tw_add_rows(ptrdiff_t m, ptrdiff_t n, const void *x, ptrdiff_t x_row, double beta, void *c, ptrdiff_t c_row);
 
 // sum[j] += the column sums of an m x n matrix with contiguous rows, row by row from the first.
 typedef void tw_sum_rows(ptrdiff_t m, ptrdiff_t n, const void *x, ptrdiff_t x_row, void *sum);

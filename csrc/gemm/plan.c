@@ -28,17 +28,24 @@ static int wants_dot(const tw_product *p) {
     return p->m <= TW_MAX_DOT && !p->panels && p->b_row == 1 && p->n > 1 && p->b_col != 1 && p->a_col == 1;
 }
 
+// b is read in place as long as it stays in L2 while all rows of a pass, if not as a whole then slab by slab: c is read and
+// written for each, so that slabs of few rows are for few rows of a (16x1024x1024: 185 GFLOP/s packed, 219 in slabs). narrower
+// than a cache line read it twice, and from L2 where the rows of b clash in L1 (AVX2, 24x1024x1024: 109, 79).
 static tw_path choose(const tw_product *p, const tw_gemm_tuning *t) {
     const tw_gemm_kernels *g = p->kernels;
+    const ptrdiff_t row = p->n * g->size, whole = p->k * row;
     if (p->k == 0)
         return TW_DIRECT;
     if (wants_dot(p))
         return TW_DOT;
     if (p->panels)
         return tw_is_one_panel(g, p->n) ? TW_DIRECT : TW_PACKED;
-    if (p->m <= t->stream_rows && p->b_col == 1 && !(g->partial_is_slow && p->n % g->lanes))
-        return p->k * p->n * g->size > t->direct_bytes ? TW_STREAM : TW_DIRECT;
-    return p->k * p->n * g->size <= t->direct_bytes && p->k <= 2 * t->column_bytes / g->size ? TW_DIRECT : TW_PACKED;
+    if (p->m <= g->stream_rows && whole > t->l1_bytes && p->b_col == 1 && !(g->partial_is_slow && p->n % g->lanes))
+        return TW_STREAM;
+    const int clash = p->b_row * g->size % 4096 == 0 && g->lanes * g->size < 64;
+    const int few_rows = p->m <= g->rows[2] || (p->m <= t->stream_rows && !clash);
+    const ptrdiff_t depth = few_rows ? t->stream_depth : t->column_bytes / g->size;
+    return whole <= t->direct_bytes || depth * row <= t->direct_bytes || p->m <= g->rows[2] ? TW_DIRECT : TW_PACKED;
 }
 
 // About what one thread takes, in nanoseconds; eight more steps of k stand for the reading and writing of c.
@@ -46,20 +53,28 @@ static double estimate(const tw_product *p, const tw_gemm_tuning *t) {
     return (double)p->m * (double)p->n * (double)(p->k + 8) / p->kernels->lanes * t->vector_ns;
 }
 
-
-
-// About `want` rectangles, columns first: a cut between columns costs no second packing of b. Streamed rows stay together,
-// for their number decides how they are computed.
+// About `want` rectangles of even work. A cut between columns costs no second packing of b, one between rows leaves b in long
+// rows where it is read in place. Streamed rows stay together, for their number decides how they are computed.
 static void cut(const tw_product *p, ptrdiff_t want, tw_plan *plan) {
     const tw_gemm_kernels *g = p->kernels;
-    const int narrow = p->n <= 2 * g->nr && !plan->panels;
-    const int in_one = plan->path == TW_DOT ? p->n <= TW_MAX_DOT : plan->path == TW_DIRECT && plan->panels;
-    const ptrdiff_t unit = narrow ? 2 * g->lanes : g->nr, least = narrow || p->m <= 2 * g->mr ? unit : 2 * unit;
-    const ptrdiff_t across = in_one ? 1 : MIN(want, pieces(p->n, least));
-    const ptrdiff_t down = plan->path == TW_STREAM ? 1 : MIN(pieces(want, across), pieces(p->m, g->mr));
+    const int in_place = plan->path == TW_DIRECT && (plan->panels || !plan->pack_b);
+    const int few_columns = plan->path == TW_DOT && p->n <= TW_MAX_DOT;
+    const int few_rows = plan->path == TW_STREAM || (plan->path == TW_DOT && !few_columns);
+    const int in_one = few_columns || (plan->path == TW_DIRECT && plan->panels);
+    const ptrdiff_t unit = plan->panels ? g->nr : g->lanes, least = plan->panels || p->n > 4 * g->nr ? g->nr : 2 * g->lanes;
+    const ptrdiff_t most_down = few_rows ? 1 : pieces(p->m, g->mr), most_across = in_one ? 1 : pieces(p->n, least);
+    ptrdiff_t across, down;
+    if (in_place) {
+        down = MIN(want, most_down);
+        across = MIN(pieces(want, down), most_across);
+    } else {
+        across = MIN(want, most_across);
+        across -= across > plan->threads ? across % plan->threads : 0;
+        down = across >= plan->threads ? 1 : MIN(pieces(want, across), most_down);
+    }
     plan->columns = round_up(pieces(p->n, across), across > 1 ? unit : 1);
     plan->across = pieces(p->n, plan->columns);
-    plan->rows = round_up(pieces(p->m, down), down > 1 ? g->mr : 1);
+    plan->rows = round_up(pieces(p->m, down), plan->path == TW_PACKED && down > 1 ? g->mr : 1);
     plan->down = pieces(p->m, plan->rows);
 }
 
@@ -72,11 +87,12 @@ tw_plan tw_plan_product(const tw_product *p, ptrdiff_t batches) {
     plan.pack_a = p->a_col != 1 && p->n > 2 * g->nr && p->m > g->mr;
     plan.threads = estimate(p, t) * (double)batches < t->parallel_ns ? 1 : tw_threads_for(HUGE_VAL);
     cut(p, plan.threads == 1 ? 1 : pieces(2 * plan.threads, batches), &plan);
-    if (plan.path == TW_STREAM) {
-        plan.kc = t->stream_depth;
+    if (plan.path == TW_DIRECT) {
+        plan.kc = p->k == 0 ? 0 : even(p->k, MAX(t->stream_depth, t->direct_bytes / (p->n * g->size)), 8);
+    } else if (plan.path == TW_STREAM) {
         plan.nc = MAX(1, t->stream_bytes / (p->m * g->size) / g->lanes) * g->lanes;
     } else if (plan.path == TW_PACKED) {
-        plan.kc = MIN(p->k, even(p->k, t->column_bytes / g->size, 8));
+        plan.kc = even(p->k, t->column_bytes / g->size, 8);
         plan.fetch_a = !plan.pack_a && plan.rows * plan.kc * g->size > t->l2_bytes / 2;
         plan.nc = even(plan.columns, MAX(1, t->block_bytes / (plan.kc * g->size) / g->nr) * g->nr, g->nr);
     }

@@ -1,10 +1,13 @@
 // The loops around the microkernels: one rectangle of c, on one thread, along each path.
 #include "product.h"
 
+#include <string.h>
+
 #include "../threads/threads.h"
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 
+#define LINE 64 // bytes of a cache line
 #define TW_A_PANELS 4 // row panels of a packed at a time: whole cache lines where a's columns are contiguous
 
 typedef struct {
@@ -32,13 +35,13 @@ static void finish(const tw_product *p, rectangle r) {
     const tw_gemm_kernels *g = p->kernels;
     const tw_epilogue *end = &p->end;
     if (end->bias)
-        g->add_rows(r.m, r.n, end->bias + r.j * g->size, 0, c_at(p, r.i, r.j), p->c_row);
+        g->add_rows(r.m, r.n, end->bias + r.j * g->size, 0, 1, c_at(p, r.i, r.j), p->c_row);
     if (end->activation)
         for (ptrdiff_t i = r.i; i < r.i + r.m; i++)
             end->activation(r.n, c_at(p, i, r.j), c_at(p, i, r.j), end->param);
     if (end->residual)
-        g->add_rows(r.m, r.n, end->residual + (r.i * end->residual_row + r.j) * g->size, end->residual_row, c_at(p, r.i, r.j),
-                    p->c_row);
+        g->add_rows(r.m, r.n, end->residual + (r.i * end->residual_row + r.j) * g->size, end->residual_row, 1,
+                    c_at(p, r.i, r.j), p->c_row);
 }
 
 // The columns of a rectangle in blocks: one of up to 4 vectors, else blocks of up to 3 of nearly equal width.
@@ -56,12 +59,13 @@ static ptrdiff_t width_of(column_blocks s, ptrdiff_t block, ptrdiff_t left) {
     return (left + s.count - block - 1) / (s.count - block);
 }
 
-static void pack_blocks(const tw_product *p, rectangle r, char *panels) {
+// Rows k0 .. k0+k-1 of b in panels as wide as the blocks of columns that direct_tiles will make.
+static void pack_blocks(const tw_product *p, rectangle r, ptrdiff_t k0, ptrdiff_t k, char *panels) {
     const tw_gemm_kernels *g = p->kernels;
     const column_blocks s = blocks_of(p, r.n);
     for (ptrdiff_t block = 0, j = 0; j < r.n; block++) {
         const ptrdiff_t width = width_of(s, block, s.vectors - j / g->lanes) * g->lanes;
-        g->pack(p->k, MIN(width, r.n - j), width, b_at(p, 0, r.j + j), p->b_row, p->b_col, panels + j * p->k * g->size);
+        g->pack(k, MIN(width, r.n - j), width, b_at(p, k0, r.j + j), p->b_row, p->b_col, panels + j * k * g->size);
         j += width;
     }
 }
@@ -90,31 +94,43 @@ static void direct_tiles(const tw_product *p, rectangle r, ptrdiff_t k0, ptrdiff
 
 static int run_direct(const tw_product *p, const tw_plan *plan, rectangle r) {
     const tw_gemm_kernels *g = p->kernels;
-    const char *panels = plan->panels;
-    if (!panels && plan->pack_b && p->k > 0) {
-        char *space = tw_workspace(p->k * round_up(r.n, g->lanes) * g->size);
+    const ptrdiff_t width = round_up(r.n, g->lanes); // of all panels together; of the one that was packed beforehand
+    tw_tile_call call = call_of(p);
+    char *space = NULL;
+    if (plan->pack_b && !plan->panels && p->k > 0) {
+        space = tw_workspace(plan->kc * width * g->size);
         if (!space)
             return TW_NO_MEMORY;
-        pack_blocks(p, r, space);
-        panels = space;
     }
-    direct_tiles(p, r, 0, p->k, panels, call_of(p));
+    ptrdiff_t k0 = 0;
+    do { // once if k is 0, for c = beta c
+        const ptrdiff_t k = MIN(plan->kc, p->k - k0);
+        if (space)
+            pack_blocks(p, r, k0, k, space);
+        direct_tiles(p, r, k0, k, plan->panels ? plan->panels + k0 * width * g->size : space, call);
+        call.beta = 1;
+        k0 += k;
+    } while (k0 < p->k);
     finish(p, r);
     return TW_OK;
 }
 
+// The sums collect in rows of their own: on no cache line that another thread writes too, and as far from the start of a line
+// as b is, so that the vectors of both can be aligned.
 static int run_stream(const tw_product *p, const tw_plan *plan, rectangle r) {
     const tw_gemm_kernels *g = p->kernels;
+    const ptrdiff_t bytes = r.m * plan->nc * g->size;
+    char *sums = tw_workspace(bytes + LINE);
+    if (!sums)
+        return TW_NO_MEMORY;
+    sums += (uintptr_t)b_at(p, 0, r.j) % LINE;
     tw_tile_call call = call_of(p);
-    if (p->m <= g->stream_rows) {
-        for (ptrdiff_t j = 0; j < r.n; j += plan->nc)
-            g->stream[r.m - 1](p->k, MIN(plan->nc, r.n - j), a_at(p, r.i, 0), b_at(p, 0, r.j + j), c_at(p, r.i, r.j + j), &call);
-        finish(p, r);
-        return TW_OK;
-    }
-    for (ptrdiff_t k = 0; k < p->k; k += plan->kc) {
-        direct_tiles(p, r, k, MIN(plan->kc, p->k - k), NULL, call);
-        call.beta = 1;
+    call.c_row = plan->nc;
+    for (ptrdiff_t j = 0; j < r.n; j += plan->nc) {
+        const ptrdiff_t n = MIN(plan->nc, r.n - j);
+        memset(sums, 0, bytes);
+        g->stream[r.m - 1](p->k, n, a_at(p, r.i, 0), b_at(p, 0, r.j + j), sums, &call);
+        g->add_rows(r.m, n, sums, plan->nc, p->beta, c_at(p, r.i, r.j + j), p->c_row);
     }
     finish(p, r);
     return TW_OK;
