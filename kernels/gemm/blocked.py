@@ -1,12 +1,15 @@
 """The blocked product in Numba: packing and the loops around the register tiles of microkernel.py.
 
     gemm_range(alpha, a, b, beta, c, out, work, i0, i1, j0, j1)      one rectangle of out = alpha * a @ b + beta * c
+    packed_range(alpha, a, panels, beta, c, ...)                     the same with a b packed beforehand, by
+    pack_range(b, panels, first, end)                                panels number first ... end - 1
 
 2-D arrays of one dtype; a and b with any strides, c and out with contiguous columns; c may be out, or have one row,
-which then stands for all (a bias). beta == 0 does not read c, alpha == 0 reads neither a nor b. Serial, no GIL, no
-state: rectangles may run at the same time, and a product has the same bits however it is cut into them. work:
-WORK_BYTES of the dtype, contiguous, not used by anyone else meanwhile; fresh memory for each product would cost a
-page fault for every 4 KB, half of the time of a small one.
+which then stands for all (a bias). panels: a row for each, all of k; j0 begins one; pack_range takes them as 1-D.
+beta == 0 does not read c, alpha == 0 reads neither a nor b. Serial, no GIL, no state: rectangles may run at the same
+time, and a product has the same bits however it is cut into them. work: WORK_BYTES of the dtype, contiguous, not used
+by anyone else meanwhile; fresh memory for each product would cost a page fault for every 4 KB, half of the time of a
+small one.
 
     for jc in columns by NC                        B block, KC x NC, packed: stays in L2 (960 KB of 1 or 2 MB)
       for pc in k by KC
@@ -91,13 +94,13 @@ def strip(rows, n, k, a, a_row, a_k, b, b_panel, b_k, last, alpha, beta, c, c_ro
 
 
 @inner
-def blocks(alpha, a, b, beta, c, out, work, i0, i1, j0, j1):
-    """gemm_range by packed or direct panels."""
+def blocks(ready, alpha, a, b, beta, c, out, work, i0, i1, j0, j1):
+    """gemm_range by packed or direct panels; packed_range if `ready`."""
     size = out.itemsize
     width = NV * BYTES // size
     depth = a.shape[1] if alpha != 0 else 0
     b_rows = b.strides[1] == size  # contiguous rows
-    direct = b_rows and (i1 - i0 <= DIRECT_ROWS or depth * (j1 - j0) * size <= DIRECT_BYTES)
+    direct = not ready and b_rows and (i1 - i0 <= DIRECT_ROWS or depth * (j1 - j0) * size <= DIRECT_BYTES)
     kc = min(depth, KC)
     columns = j1 - j0 if direct else min(j1 - j0, NC_VECTORS * BYTES // size)
     pack_a = a.strides[1] != size and j1 - j0 > width and i1 - i0 > 1
@@ -111,10 +114,14 @@ def blocks(alpha, a, b, beta, c, out, work, i0, i1, j0, j1):
             if direct:
                 first, b_panel, b_k = address(b) + p0 * b.strides[0] + jc * size, width * size, b.strides[0]
                 last = address(packed)
+            elif ready:
+                b_panel, b_k = b.strides[0], width * size
+                first = address(b) + jc // width * b_panel + p0 * b_k
+                last = first + whole // width * b_panel
             else:
                 first, b_panel, b_k = address(packed), k * width * size, width * size
                 last = first + whole // width * b_panel
-            for j in range(whole if direct else 0, n, width):
+            for j in range(n if ready else whole if direct else 0, n, width):
                 at = 0 if direct else j * k
                 if b_rows:
                     pack_rows(b, p0, k, jc + j, min(width, n - j), width, packed, at)
@@ -199,4 +206,23 @@ def gemm_range(alpha, a, b, beta, c, out, work, i0, i1, j0, j1):
         for i in range(i0, i1):
             flat_row(alpha, a, b, beta, c, out, i, j0, j1)
     else:
-        blocks(alpha, a, b, beta, c, out, work, i0, i1, j0, j1)
+        blocks(False, alpha, a, b, beta, c, out, work, i0, i1, j0, j1)
+
+
+@njit
+def packed_range(alpha, a, panels, beta, c, out, work, i0, i1, j0, j1):
+    """See the head of this file."""
+    if i1 > i0 and j1 > j0:
+        blocks(True, alpha, a, panels, beta, c, out, work, i0, i1, j0, j1)
+
+
+@njit
+def pack_range(b, panels, first, end):
+    """See the head of this file."""
+    k, width = b.shape[0], NV * BYTES // panels.itemsize
+    for panel in range(first, end):
+        j, at = panel * width, panel * k * width
+        if b.strides[1] == b.itemsize:
+            pack_rows(b, 0, k, j, min(width, b.shape[1] - j), width, panels, at)
+        else:
+            pack_panel(b, 0, k, j, min(width, b.shape[1] - j), width, panels, at)

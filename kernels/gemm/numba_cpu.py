@@ -24,7 +24,7 @@ from tilewright.kernels.vector.host import BYTES, njit
 from tilewright.kernels.vector.ranges import compiled, flat, scratch, width
 from tilewright.kernels.vector.rows import column_sums_range
 
-from .blocked import WORK_BYTES, gemm_range
+from .blocked import WORK_BYTES, gemm_range, pack_range, packed_range
 from .epilogue import activate_range, add_range
 from .microkernel import MR, NV
 
@@ -70,10 +70,10 @@ def _contiguous_columns(x: np.ndarray) -> bool:
 
 
 def product(alpha: float, a: np.ndarray, b: np.ndarray, beta: float, c: np.ndarray | None, out: np.ndarray,
-            code: int = 0, residual: np.ndarray | None = None) -> None:
+            code: int = 0, residual: np.ndarray | None = None, panels: np.ndarray | None = None) -> None:
     """out = f(alpha * a @ b + beta * c) + residual, float32 or float64, any strides; c: (M, N) or (1, N).
 
-    f: ACTIVATIONS[code]; the residual must be apart from out.
+    f: ACTIVATIONS[code]; the residual must be apart from out; panels: of b, where it was packed beforehand.
     """
     ends = code or residual is not None
     if not (out.flags.c_contiguous or not ends and _contiguous_columns(out)):
@@ -81,7 +81,7 @@ def product(alpha: float, a: np.ndarray, b: np.ndarray, beta: float, c: np.ndarr
             product(alpha, b.T, a.T, beta, None if c is None else c.T, out.T)
             return
         stand_in = np.empty(out.shape, out.dtype)
-        product(alpha, a, b, beta, c, stand_in, code, residual)
+        product(alpha, a, b, beta, c, stand_in, code, residual, panels)
         out[...] = stand_in
         return
     if c is None:
@@ -89,7 +89,8 @@ def product(alpha: float, a: np.ndarray, b: np.ndarray, beta: float, c: np.ndarr
     elif beta != 0 and not _contiguous_columns(c):
         out[...] = c
         c = out
-    kernel = compiled(gemm_range, "fXXfXYyiiii", out.dtype)
+    kernel = compiled(gemm_range if panels is None else packed_range, "fXXfXYyiiii", out.dtype)
+    b = b if panels is None else panels
     (m, n), k = out.shape, a.shape[1]
     if ends:
         activate, add = compiled(activate_range, "iyiiiii", out.dtype), compiled(add_range, "Xyiiiii", out.dtype)
@@ -111,35 +112,35 @@ def product(alpha: float, a: np.ndarray, b: np.ndarray, beta: float, c: np.ndarr
 
 
 def _matmul(call: Call, outs: Sequence[np.ndarray]) -> None:
-    a, b, out = *_single(call.inputs), outs[0]
+    (a, b), panels, out = *_single(call), outs[0]
     result = out if out.dtype == a.dtype else np.empty(out.shape, a.dtype)
     if out.ndim == 2:
-        product(1.0, a, b, 0.0, None, result)
+        product(1.0, a, b, 0.0, None, result, panels=panels)
     else:
         places = list(np.ndindex(out.shape[:-2]))
         grain = max(1, SERIAL_FLOPS // max(1, 2 * out.shape[-2] * out.shape[-1] * a.shape[-1]))
 
         def run(lo: int, hi: int) -> None:
             for place in places[lo:hi]:
-                product(1.0, a[place], b[place], 0.0, None, result[place])
+                product(1.0, a[place], b[place], 0.0, None, result[place], panels=panels)
         run_ranges(run, len(places), grain)
     if result is not out:
         out[...] = result
 
 
 def _gemm(call: Call, outs: Sequence[np.ndarray]) -> None:
-    a, b, c = call.inputs
-    product(call.attrs["alpha"], a, b, call.attrs["beta"], c, outs[0])
+    (a, b, c), panels = _single(call)
+    product(call.attrs["alpha"], a, b, call.attrs["beta"], c, outs[0], panels=panels)
 
 
 def _linear(call: Call, outs: Sequence[np.ndarray]) -> None:
-    x, w, bias, residual = _single(call.inputs)
+    (x, w, bias, residual), panels = _single(call)
     out = outs[0]
     if residual is not None and np.may_share_memory(residual, out):
         residual = residual.copy()
     result = out if out.dtype == x.dtype else np.empty(out.shape, x.dtype)
     code = ACTIVATIONS.index(call.attrs["activation"])
-    product(1.0, x, w.T, 1.0, None if bias is None else flat(bias)[None, :], result, code, residual)
+    product(1.0, x, w.T, 1.0, None if bias is None else flat(bias)[None, :], result, code, residual, panels)
     if result is not out:
         out[...] = result
 
@@ -174,9 +175,26 @@ def _naive(call: Call, outs: Sequence[np.ndarray]) -> None:
         kernel(a[place], b[place], outs[0][place], 0, outs[0].shape[-2])
 
 
-def _single(xs: Sequence[Any]) -> list[Any]:
-    """Half-precision arrays as float32, others as they are."""
-    return [None if x is None else x.astype(compute_dtype(x.dtype), copy=False) for x in xs]
+def _single(call: Call) -> tuple[list[Any], np.ndarray | None]:
+    """The inputs, half-precision ones as float32; and the panels of a packed inputs[1], which then stays as it is."""
+    panels = None
+    if call.packed is not None:
+        packed, transposed = call.packed
+        panels = packed.form("numba_w" if transposed else "numba_b",
+                             lambda matrix: _pack(matrix.T if transposed else matrix))
+    return [x if x is None or (i == 1 and panels is not None) else x.astype(compute_dtype(x.dtype), copy=False)
+            for i, x in enumerate(call.inputs)], panels
+
+
+def _pack(b: np.ndarray) -> np.ndarray:
+    """b (K, N) as the panels of packed_range, vectors aligned."""
+    dtype, (k, n) = compute_dtype(b.dtype), b.shape
+    panel = NV * BYTES // dtype.itemsize
+    count = -(-n // panel)
+    memory = np.empty(count * k * panel + BYTES // dtype.itemsize, dtype)
+    panels = memory[-memory.ctypes.data % BYTES // dtype.itemsize:][:count * k * panel]
+    compiled(pack_range, "Xyii", dtype)(b.astype(dtype, copy=False), panels, 0, count)
+    return panels.reshape(count, k * panel)
 
 
 def _describe(call: Call) -> str:
@@ -188,7 +206,8 @@ def _describe(call: Call) -> str:
     a, b = call.inputs[:2]
     n = b.shape[0] if call.op == "linear" else b.shape[-1]
     threads = min(get_num_threads(), len(_rectangles(a.shape[-2], n, a.shape[-1], dtype.itemsize)))
-    return f"{width(dtype)}, tile {MR}x{NV * BYTES // dtype.itemsize}, {threads} thread{'s' * (threads > 1)}"
+    ready = ", b packed beforehand" * (call.packed is not None)
+    return f"{width(dtype)}, tile {MR}x{NV * BYTES // dtype.itemsize}{ready}, {threads} thread{'s' * (threads > 1)}"
 
 
 KERNELS = [

@@ -1,6 +1,7 @@
 """PackedMatrix: a matrix that many products share, in the layouts that their kernels read."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,9 +19,13 @@ class PackedMatrix:
     matrix. It cannot be changed, may be used by any number of threads, and pickles as the plain matrix.
     """
 
-    # c_b, c_w: for the C doors, (matrix (K, N), its panels), read by csrc/python/door_gemm.c
-    __slots__ = ("_matrix", "c_b", "c_w")
+    # A form for each backend and side. c_*: (matrix (K, N), its panels), read by csrc/python/door_gemm.c
+    __slots__ = ("_matrix", "c_b", "c_w", "numba_b", "numba_w")
     _matrix: np.ndarray
+    c_b: Any
+    c_w: Any
+    numba_b: Any
+    numba_w: Any
 
     def __init__(self, matrix: np.ndarray):
         set_once = super().__setattr__
@@ -29,12 +34,20 @@ class PackedMatrix:
         matrix.flags.writeable = False
         set_once("_matrix", matrix.view())  # of read-only memory: no view of it can be made writeable
 
-    def make_c(self, transpose: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Fill c_b or c_w; a door that finds it empty calls this. Threads that meet here both do it: either will do."""
-        b = self._matrix.T if transpose else self._matrix
-        form = b, native.door.pack(b.astype(np.float32) if arrays.name_of(b.dtype) in HALVES else b)
-        super().__setattr__("c_w" if transpose else "c_b", form)
-        return form
+    def form(self, slot: str, make: Callable[[np.ndarray], Any]) -> Any:
+        """What is in a slot, made from the plain matrix if need be; threads that meet here both make it."""
+        found = getattr(self, slot)
+        if found is None:
+            found = make(self._matrix)
+            super().__setattr__(slot, found)
+        return found
+
+    def make_c(self, transpose: bool) -> Any:
+        """The form of the C doors; one that finds the slot empty calls this."""
+        def make(matrix: np.ndarray) -> Any:
+            b = matrix.T if transpose else matrix
+            return b, native.door.pack(b.astype(np.float32) if arrays.name_of(b.dtype) in HALVES else b)
+        return self.form("c_w" if transpose else "c_b", make)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -49,8 +62,9 @@ class PackedMatrix:
     @property
     def nbytes(self) -> int:
         """The memory that it holds by now: the plain matrix and what was packed."""
-        forms = {id(x): x for name in self.__slots__[1:] for x in getattr(self, name) or ()}
-        return self._matrix.nbytes + sum(x.nbytes for x in forms.values() if x.base is None)
+        panels = [form[1] for form in (self.c_b, self.c_w) if form is not None]
+        panels += [form for form in (self.numba_b, self.numba_w) if form is not None]
+        return self._matrix.nbytes + sum(x.nbytes for x in panels)
 
     def numpy(self) -> np.ndarray:
         """The plain matrix, read-only."""
