@@ -12,6 +12,7 @@ memory is given back. What no step took during KEEP backward passes is dropped, 
 from __future__ import annotations
 
 from collections import deque
+from math import prod
 from sys import getrefcount
 from typing import Any
 from weakref import ref
@@ -23,78 +24,90 @@ from ..core.replay import recorded
 PAGE = 4096  # bytes; malloc keeps smaller blocks at hand by itself
 KEEP = 64    # backward passes
 
+Key = tuple[tuple[int, ...], np.dtype]  # shape and dtype
+Ring = deque[np.ndarray]  # arrays of one key, the longest unused first
+_UNKNOWN: Ring = deque()
+
+
+def _free(ring: Ring) -> np.ndarray | None:
+    """An array that nobody else holds, taken out of its ring; None where there is none.
+
+    Threads share rings. Taking an array out is one step for the interpreter, so that whoever does has it alone; once it
+    is put back, others see that it is held.
+    """
+    for _ in range(len(ring)):
+        try:
+            array = ring.popleft()
+        except IndexError:  # other threads have the rest in their hands
+            return None
+        if getrefcount(array) == _ALONE:
+            return array
+        ring.append(array)
+    return None
+
 
 class Pool:
-    """Rings of arrays by shape and dtype, each with the pass in which it was last taken.
+    """The rings of those arrays that were taken in this spell of KEEP passes, and of the spell before."""
 
-    Threads share it: who takes an array out of its ring, which is one step for the interpreter, has it alone until it
-    is put back, and from then on whoever looks at it sees that it is held.
-    """
-
-    __slots__ = ("__weakref__", "passes", "rings")
+    __slots__ = ("__weakref__", "before", "passes", "rings")
 
     def __init__(self) -> None:
-        self.rings: dict[tuple[tuple[int, ...], np.dtype], deque[tuple[np.ndarray, int]]] = {}
+        self.rings: dict[Key, Ring | None] = {}  # None: too small to be kept
+        self.before: dict[Key, Ring | None] = {}
         self.passes = 0
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """An array that nobody holds, or a new one."""
-        ring = self.rings.get((shape, dtype))
+        key = shape, dtype
+        ring = self.rings.get(key, _UNKNOWN)
+        if ring is _UNKNOWN:
+            small = dtype.itemsize * prod(shape) <= PAGE
+            ring = self.rings.setdefault(key, None if small else deque())
         if ring is None:
-            ring = self.rings.setdefault((shape, dtype), deque())
-        for _ in range(len(ring)):
-            try:
-                entry = ring.popleft()
-            except IndexError:  # other threads have the rest in their hands
-                break
-            if getrefcount(entry[0]) == _FREE:
-                array = entry[0]
-                if array.shape == shape and array.flags.writeable:  # its last user may have changed that
-                    ring.append((array, self.passes))
-                    return array
-            else:
-                ring.append(entry)
-        array = np.empty(shape, dtype)
-        ring.append((array, self.passes))
+            return np.empty(shape, dtype)
+        array = _free(ring)
+        if array is None and (before := self.before.get(key)):
+            array = _free(before)
+        if array is None or array.shape != shape or not array.flags.writeable:  # its last user has changed that
+            array = np.empty(shape, dtype)
+        ring.append(array)
         return array
 
     def end_pass(self) -> None:
-        """Count a backward pass; now and then, let go what was not taken for long."""
+        """Count a backward pass; at the end of a spell, let go what was not taken in it."""
         self.passes += 1
         if self.passes % KEEP == 0:
-            since = self.passes - KEEP
-            rings = {key: deque(e for e in ring.copy() if e[1] >= since) for key, ring in self.rings.copy().items()}
-            self.rings = {key: ring for key, ring in rings.items() if ring}
+            self.before, self.rings = self.rings, {}
 
 
 class Spare:
     """The array of a leaf's gradient, kept for the next; it keeps the pool alive."""
 
-    __slots__ = ("array", "pool")
+    __slots__ = ("array", "data", "pool")
 
-    def __init__(self, array: np.ndarray, pool: Pool):
+    def __init__(self, array: np.ndarray, data: np.ndarray, pool: Pool):
         self.array = array
+        self.data = data  # of the leaf, when the array was made in its likeness
         self.pool = pool
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(None), ()  # a copied or unpickled leaf starts without one
 
 
-_one_place = [np.empty(0)]
-_FREE = getrefcount(_one_place[0])  # references to an array that stands in one place, as seen from there
+def _references() -> tuple[int, int]:
+    """What getrefcount says of an array that only a name holds, and of one that only an attribute holds."""
+    array, spare = np.empty(0), Spare(np.empty(0), np.empty(0), Pool())
+    return getrefcount(array), getrefcount(spare.array)
+
+
+_ALONE, _UNUSED = _references()
 _pool = ref(Pool())  # the pool in use; dead until a leaf gets its gradient
 
 
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Memory for a result that will be written in full; the caller's until nobody holds it any more."""
     pool = _pool()
-    if pool is not None:
-        size = dtype.itemsize
-        for n in shape:
-            size *= n
-        if size > PAGE:
-            return pool.take(shape, dtype)
-    return np.empty(shape, dtype)
+    return np.empty(shape, dtype) if pool is None else pool.take(shape, dtype)
 
 
 def empty_like(x: np.ndarray) -> np.ndarray:
@@ -126,19 +139,17 @@ def room_for(leaf: Any) -> tuple[np.ndarray, float]:
     holds it, else a copy. The caller writes into the array and sets `grad` to it.
     """
     spare, grad, data = leaf._spare, leaf.grad, leaf.data
-    if grad is None:
-        if spare is not None and getrefcount(spare.array) == _FREE:
-            array = spare.array
-            if array.shape == data.shape and array.dtype == data.dtype and array.flags.writeable:
-                return array, 0.0
-        array, beta = np.empty(data.shape, data.dtype), 0.0
-    else:
-        if spare is not None and spare.array is grad and getrefcount(spare.array) == _FREE + 2:  # leaf.grad, our name
+    if spare is not None and spare.data is data and spare.array.flags.writeable:
+        if grad is None:
+            if getrefcount(spare.array) == _UNUSED:
+                return spare.array, 0.0
+        elif spare.array is grad and getrefcount(spare.array) == _UNUSED + 2:  # leaf.grad and the name here
             return grad, 1.0
-        array, beta = np.empty(data.shape, data.dtype), 1.0
+    array = np.empty(data.shape, data.dtype)
+    if grad is not None:
         recorded(_carry_over, (array,), grad)
-    leaf._spare = Spare(array, current())
-    return array, beta
+    leaf._spare = Spare(array, data, current())
+    return array, 0.0 if grad is None else 1.0
 
 
 def _carry_over(array: np.ndarray, grad: np.ndarray) -> None:

@@ -5,6 +5,8 @@
 """
 from __future__ import annotations
 
+from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,21 +16,16 @@ from ..autograd import apply
 from ..autograd.buffers import empty, empty_like, room_for
 from ..autograd.tape import Node, recording
 from ..autograd.tensor import Tensor, made
+from ..kernels.gemm.spec import ACTIVATIONS
 
 # The derivative of these can be told from the sign of y, which is that of z: y is kept and z never written.
 _BY_SIGN = (None, "relu", "leaky_relu")
 
 
-def _activate(name: str, z: np.ndarray) -> np.ndarray:
-    out = empty_like(z)
-    return ops.gelu(z, approximate="tanh", out=out) if name == "gelu_tanh" else getattr(ops, name)(z, out=out)
-
-
-def _activation_backward(name: str, dy: np.ndarray, z: np.ndarray) -> np.ndarray:
-    out = empty_like(z)
-    if name == "gelu_tanh":
-        return ops.gelu_backward(dy, z, approximate="tanh", out=out)
-    return getattr(ops, name + "_backward")(dy, z, out=out)
+_PLAIN = [name for name in ACTIVATIONS if name not in (None, "gelu_tanh")]
+_ACTIVATE = {name: getattr(ops, name) for name in _PLAIN} | {"gelu_tanh": partial(ops.gelu, approximate="tanh")}
+_GRADIENT = ({name: getattr(ops, f"{name}_backward") for name in _PLAIN}
+             | {"gelu_tanh": partial(ops.gelu_backward, approximate="tanh")})
 
 
 def linear(x: Tensor, w: Tensor, bias: Tensor | None, activation: str | None) -> Tensor:
@@ -43,7 +40,7 @@ def linear(x: Tensor, w: Tensor, bias: Tensor | None, activation: str | None) ->
     if activation in _BY_SIGN:
         y = ops.linear(x_data, w_data, bias_data, activation=activation, out=z)
     else:
-        y = _activate(activation, ops.linear(x_data, w_data, bias_data, out=z))  # type: ignore[arg-type]
+        y = _ACTIVATE[activation](ops.linear(x_data, w_data, bias_data, out=z), out=empty_like(z))
     t = made(y)
     guards = (x._version, x._version.count), (w._version, w._version.count)
     if activation is not None and z is y:
@@ -59,10 +56,11 @@ def _backward(dy: Any, saved: Any, parents: tuple[Any, ...]) -> tuple[Any, Any, 
     x, w, z, activation = saved
     if dy.dtype != x.dtype:  # of a tape that goes on in another dtype
         dy = dy.astype(x.dtype)
-    dz = dy if activation is None else _activation_backward(activation, dy, z)
+    dz = dy if activation is None else _GRADIENT[activation](dy, z, out=empty_like(z))
     dx = None if parents[0] is None else empty_like(x)
     if x.ndim != 2:
-        dz, x = dz.reshape(-1, w.shape[0]), x.reshape(-1, w.shape[1])
+        rows = prod(x.shape[:-1])
+        dz, x = dz.reshape(rows, w.shape[0]), x.reshape(rows, w.shape[1])
     dw, dbias = _weight_gradients(dz, x, *parents[1:])
     if dx is not None:  # nobody asks for it in the first layer, a third of the work
         ops.matmul(dz, w, out=dx if dx.ndim == 2 else dx.reshape(x.shape))
@@ -82,12 +80,8 @@ def _weight_gradients(dz: np.ndarray, x: np.ndarray, w: Any, bias: Any) -> tuple
         (dw if beta == 0 else dbias).fill(0)  # type: ignore[union-attr]
         beta = 1.0
     ops.linear_backward_weights(dz, x, dw, dbias, beta=beta)
-    return _given(w, dw), _given(bias, dbias)
-
-
-def _given(parent: Any, gradient: np.ndarray | None) -> np.ndarray | None:
-    """A gradient on its way: set where it belongs to a leaf, else returned."""
-    if parent is None or isinstance(parent, Node):
-        return gradient
-    parent.grad = gradient
-    return None
+    if not isinstance(w, Node):
+        w.grad, dw = dw, None  # type: ignore[assignment]
+    if bias is not None and not isinstance(bias, Node):
+        bias.grad, dbias = dbias, None
+    return dw, dbias

@@ -25,25 +25,28 @@ def cross_entropy(logits: Any, labels: Any, *, reduction: str = "mean", ignore_i
     >>> round(tw.nn.cross_entropy(np.zeros((3, 10)), np.array([1, 2, 3])).item(), 6)  # log(10)
     2.302585
     """
-    attrs: dict[str, Any] = {"reduction": reduction, "ignore_index": ignore_index, "label_smoothing": label_smoothing}
     if isinstance(labels, Tensor):
         labels = labels.data
     if reduction == "none" or not (isinstance(logits, Tensor) and logits.requires_grad and recording()) or \
             not logits.data.dtype.isnative:
-        return apply("cross_entropy", (logits, labels), attrs)
+        return apply("cross_entropy", (logits, labels),
+                     {"reduction": reduction, "ignore_index": ignore_index, "label_smoothing": label_smoothing})
     data = logits.data
-    t = made(ops.cross_entropy(data, labels, out=np.empty((), data.dtype), **attrs))
-    t._node = Node("cross_entropy", _cross_entropy_backward, (logits._node or logits,), (data, labels, attrs),
+    t = made(ops.cross_entropy(data, labels, reduction=reduction, ignore_index=ignore_index,
+                               label_smoothing=label_smoothing, out=np.empty((), data.dtype)))
+    t._node = Node("cross_entropy", _cross_entropy_backward, (logits._node or logits,),
+                   (data, labels, reduction, ignore_index, label_smoothing),
                    ((logits._version, logits._version.count),))
     t.requires_grad = True
     return t
 
 
 def _cross_entropy_backward(dy: Any, saved: Any, parents: tuple[Any, ...]) -> tuple[Any]:
-    logits, labels, attrs = saved
+    logits, labels, reduction, ignore_index, label_smoothing = saved
     if dy.dtype != logits.dtype:  # of a tape that goes on in another dtype
         dy = dy.astype(logits.dtype)
-    return ops.cross_entropy_backward(dy, logits, labels, out=empty_like(logits), **attrs),
+    return ops.cross_entropy_backward(dy, logits, labels, reduction=reduction, ignore_index=ignore_index,
+                                      label_smoothing=label_smoothing, out=empty_like(logits)),
 
 
 def mse_loss(prediction: Any, target: Any, *, reduction: str = "mean") -> Tensor:
