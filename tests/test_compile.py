@@ -87,6 +87,23 @@ def test_losses_reshapes_and_results() -> None:
     same(Training(), Training(), batches(6), step=silent)
 
 
+def test_embeddings(backend: str) -> None:
+    class Words(Training):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = tw.nn.Embedding(30, 3, seed=1)
+            self.optimizer = Adam([*self.model.parameters(), *self.words.parameters()])
+
+        def step(self, x: Any, labels: Any) -> Any:
+            return super().step(self.words(x).reshape(12, 9), labels)
+
+        def bits(self) -> list[bytes]:
+            return [*super().bits(), self.words.weight.data.tobytes(), self.words.weight.grad.tobytes()]
+    with tw.use_backend(backend):
+        calls = [((x[:, :3] * 4).astype(np.int64) % 30, labels) for x, labels in batches(8)]
+        same(Words(), Words(), calls)
+
+
 def test_both_results_of_a_tuple() -> None:
     t = Training()
     step = tw.compile(lambda x, labels: (y := t.model(x), t.loss(y, labels)))

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core import dispatch
 from ..core.errors import ArgumentError, ReplayError
-from ..core.replay import Recording
+from ..core.replay import Recording, Step
 from .tensor import Tensor, made
 
 MOST = 16  # programs that one step keeps: for other shapes, dtypes, backends and plain arguments
@@ -81,22 +81,25 @@ class _Program:
     def __init__(self, step: Callable[..., Any], args: tuple[Any, ...]):
         self.step = step
         self.args = tuple(np.empty(x.shape, x.dtype) if isinstance(x, (np.ndarray, Tensor)) else x for x in args)
-        self.recordings: list[Recording] = []
+        self.first: Recording | None = None
+        self.steps: list[Step] | None = None  # of the second recording, once it was found to be like the first
         self.leaves: list[tuple[Tensor, np.ndarray, Any]] = []  # with their data and their gradients after the step
         self.result: Any = None
-        self.ready = False
 
     def holds(self) -> bool:
         """Whether the parameters are still the arrays that they were."""
-        return all(leaf.data is data for leaf, data, _ in self.leaves)
+        for leaf, data, _ in self.leaves:  # all() with a generator takes three times as long, and this is a hot path
+            if leaf.data is not data:
+                return False
+        return True
 
     def run(self, args: tuple[Any, ...]) -> Any:
         for own, x in zip(self.args, args, strict=True):
             if isinstance(own, np.ndarray):
                 np.copyto(own, x.data if isinstance(x, Tensor) else x)
-        if not self.ready:
+        if self.steps is None:
             return self._record(args)
-        for f, inputs in self.recordings[-1].steps:
+        for f, inputs in self.steps:
             if f(*inputs) is NotImplemented:  # a label out of range: the step itself says so
                 return self.step(*args)
         for leaf, _, grad in self.leaves:
@@ -111,11 +114,12 @@ class _Program:
             result = self.step(*(Tensor(own) if isinstance(x, Tensor) else own
                                  for own, x in zip(self.args, args, strict=True)))
         self.result = _seen(recording, result)
-        self.recordings.append(recording)
-        if len(self.recordings) == 2:
-            recording.check(self.recordings.pop(0))
+        if self.first is None:
+            self.first = recording
+        else:
+            recording.check(self.first)
             self.leaves = [(t, t.data, t.grad) for t in _leaves(recording)]
-            self.ready = True
+            self.steps, self.first = recording.steps, None
         return _copy(self.result)  # its memory will be written again
 
 
