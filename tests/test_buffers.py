@@ -7,6 +7,7 @@ import os
 import pickle
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 import threading
@@ -106,12 +107,15 @@ with tw.use_backend("c"), tw.threads(int(sys.argv[2])):
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or "c" not in tw.backends(), reason="takes the place of malloc")
+CC = shlex.split(os.environ.get("CC", "cc"))
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc" or "c" not in tw.backends() or not shutil.which(CC[0]),
+                    reason="takes the place of glibc's malloc, with the help of a C compiler")
 def test_no_block_above_a_page_is_allocated(tmp_path: Path, child_env: dict[str, str]) -> None:
     """Neither by NumPy nor by the C library, counted where they ask for memory."""
     here, counter = Path(__file__).parent, tmp_path / "count_blocks.so"
-    subprocess.run([*shlex.split(os.environ.get("CC", "cc")), "-shared", "-fPIC", "-O2", str(here / "c/count_blocks.c"),
-                    "-o", str(counter)], check=True)
+    subprocess.run([*CC, "-shared", "-fPIC", "-O2", str(here / "c/count_blocks.c"), "-o", str(counter)], check=True)
     env = child_env | {"LD_PRELOAD": str(counter), "PYTHONPATH": f"{child_env['PYTHONPATH']}:{here}"}
 
     def blocks(how: str, threads: int) -> int:

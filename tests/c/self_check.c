@@ -156,6 +156,30 @@ static void check_packed(int m, int n, int k) {
 
 // ---- everything else: a few elements, against libm in double
 
+// dw = dy^T x + beta dw, db = column sums of dy + beta db with elements `step` apart; the sums are the same product with ones
+static void check_gradients(int m, int n, int k, double beta, int step) {
+    float *dy = new_floats((ptrdiff_t)m * n, 1), *x = new_floats((ptrdiff_t)m * k, 1);
+    float *dw = new_floats((ptrdiff_t)n * k, beta != 0), *db = new_floats((ptrdiff_t)n * step, beta != 0);
+    float *dw0 = new_floats((ptrdiff_t)n * k, 0), *db0 = new_floats((ptrdiff_t)n * step, 0);
+    memcpy(dw0, dw, (size_t)n * k * sizeof *dw), memcpy(db0, db, (size_t)n * step * sizeof *db);
+    expect(tw_linear_backward_weights(TW_FLOAT32, m, n, k, (tw_matrix){dy, n, 1}, (tw_matrix){x, k, 1}, beta,
+                                      (tw_matrix){dw, k, 1}, db, step) == TW_OK, "tw_linear_backward_weights returns TW_OK");
+    int ok = 1;
+    for (int j = 0; j < n; j++)
+        for (int p = 0; p <= k; p++) { // p == k: of db
+            const double before = p < k ? dw0[j * k + p] : db0[j * step], old = beta != 0 ? beta * before : 0;
+            double sum = 0, size = 0;
+            for (int i = 0; i < m; i++) {
+                const double t = (double)dy[i * n + j] * (p < k ? x[i * k + p] : 1);
+                sum += t;
+                size += fabs(t);
+            }
+            ok &= fabs((p < k ? dw[j * k + p] : db[j * step]) - (sum + old)) <= (m + 4) * 1.2e-7 * (size + fabs(old));
+        }
+    expect(ok, "gradients of a linear layer's parameters");
+    free(dy), free(x), free(dw), free(db), free(dw0), free(db0);
+}
+
 static int near(double found, double expected) { return fabs(found - expected) <= 1e-6 + 2e-6 * fabs(expected); }
 
 enum { ROWS = 5, COLS = 37 };
@@ -207,6 +231,7 @@ int main(void) {
     check_residual();
     for (int m = 1; m < 40; m += 9) check_packed(m, 10 + 4 * m, 11 * m), check_packed(m, 90 + m, 300);
     expect(tw_pack_bytes(TW_FLOAT32, -1, 2) == 0 && tw_pack_bytes(TW_INT64, 1, 1) == 0, "tw_pack_bytes knows what cannot be");
+    for (int i = 0; i < 12; i++) check_gradients(i * 7, 1 + i * 9, 3 + i * 5, i % 3 * 0.5, 1 + i % 2);
     check_maps();
     printf("isa %s, complaints %d\n", tw_isa(), complaints);
     return complaints > 100 ? 100 : complaints;
