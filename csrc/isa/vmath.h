@@ -158,8 +158,9 @@ INLINE vec v_gelu_slope(vec t) { return v_fnma(t, v_set1(INV_SQRT_2PI), PIECEWIS
 #endif
 
 // x Phi(x) = max(x, 0) - |x| Phi(-|x|). The bell may be denormal before it is multiplied: left < 0.4 makes up for that.
+// -0.0 in place of 0, so that what underflows keeps its sign.
 INLINE vec v_gelu(vec x) {
     vec n, t = v_min(v_set1(GELU_MAX), v_abs(x)), p = v_gelu_bell(t, &n);
-    return v_fnma(v_gelu_left(t), v_scale(p, n), v_max(ZERO, x));
+    return v_fnma(v_gelu_left(t), v_scale(p, n), v_max(-ZERO, x));
 }
 #endif

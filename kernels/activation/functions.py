@@ -7,6 +7,7 @@ end, and the rounding error of its argument goes along as a correction. For gelu
     Phi(-t) = e^(-t^2/2) R(t),  R(t) = erfcx(t / sqrt 2) / 2,  (t + k) R(t) a polynomial in s = (t - k) / (t + k)
 
 t^2 is taken as high + low: without low, e^(-t^2/2) would be off by 65 ULP at t = 14.
+A result that underflows keeps its sign: hence the -0.0.
 f(x) - f(-x) = x holds for gelu and silu, so that f'(x) = 1 - f'(-x): one side is computed, the smaller one.
 """
 from __future__ import annotations
@@ -96,7 +97,7 @@ else:
 @inner
 def gelu(x, p):
     t, ratio, low, p, n = left_tail(x)
-    return vmax(x, 0.0) - ldexp(left_gelu(t, ratio, low, p), n)
+    return vmax(x, -0.0) - ldexp(left_gelu(t, ratio, low, p), n)
 
 
 @inner
@@ -131,7 +132,7 @@ def gelu_tanh(x, p):
     u2, low = cubic(t)
     q, p, n = logistic_tail(u2, -low)
     q = t * q
-    return vmax(x, 0.0) - ldexp(fma(q, p, q), n)
+    return vmax(x, -0.0) - ldexp(fma(q, p, q), n)
 
 
 @inner
@@ -150,7 +151,7 @@ def silu(x, p):
     t = vmin(fabs(x), -pick(x, *vmath.EXP_LOW))
     q, p, n = logistic_tail(t, -0.0)
     q = t * q
-    return vmax(x, 0.0) - ldexp(fma(q, p, q), n)
+    return vmax(x, -0.0) - ldexp(fma(q, p, q), n)
 
 
 @inner
@@ -202,7 +203,7 @@ def softplus_slope(x, p):
 
 @inner
 def hardswish(x, p):
-    return select(x <= -3.0, 0.0, select(x >= 3.0, x, x * (x + 3.0) / 6.0))
+    return select(x <= -3.0, -0.0, select(x >= 3.0, x, x * (x + 3.0) / 6.0))
 
 
 @inner

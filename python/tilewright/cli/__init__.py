@@ -1,4 +1,6 @@
-"""The command line: `tilewright info | compare | train | bench | tune | warmup | doctor`, also `python -m tilewright`.
+"""The command line, also as `python -m tilewright`:
+
+    tilewright info | compare | train | bench | accuracy | tune | warmup | doctor
 
 Commands import what they need when they run: `compare` sets the number of BLAS threads before NumPy is loaded.
 """
@@ -6,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from . import bench, compare, doctor, info, train, tune, warmup
+from . import accuracy, bench, compare, doctor, info, train, tune, warmup
 
 app = typer.Typer(name="tilewright", help="Hand-written kernels in C and Numba behind one Python call.",
                   no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -14,6 +16,7 @@ app.command()(info.info)
 app.command()(compare.compare)
 app.command()(train.train)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench.bench)
+app.command()(accuracy.accuracy)
 app.command()(tune.tune)
 app.command()(warmup.warmup)
 app.command()(doctor.doctor)
