@@ -37,7 +37,8 @@ TABLES: dict[str, tuple[tuple[str, ...], dict[str, tuple[int, ...]]]] = {  # hea
 def speedups(op: str, shape: tuple[int, ...], backend: str, n: int) -> tuple[float, float]:
     """How many times as fast n threads are as one, and a second run of one thread, which should be 1."""
     rng = np.random.default_rng(0)
-    sizes = {"matmul": [shape[::2], shape[:0:-1]], "layer_norm": [shape, shape[1:], shape[1:]]}.get(op, [shape])
+    of_many = {"matmul": [shape[::2], shape[:0:-1]], "layer_norm": [shape, shape[1:], shape[1:]]}  # (m, k), (k, n)
+    sizes = of_many.get(op, [shape])
     spec = registry.spec(op)
     kernel = registry.kernels(spec.family, backend)[op, ""]
     call = spec.prepare(tuple(rng.standard_normal(size, np.float32) for size in sizes), {})
