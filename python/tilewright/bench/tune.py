@@ -37,16 +37,17 @@ class Knob:
         return [(shape, self.parallel) for shape in self.shapes]
 
 
-SMALL = ((64, 64, 64), (96, 96, 96), (128, 128, 128), (160, 160, 160), (256, 256, 256), (64, 256, 64))
-FEW_ROWS = ((1, 1024, 1024), (4, 4096, 1024), (8, 4096, 1024), (12, 1024, 1024), (16, 1024, 1024), (24, 1024, 1024))
+MIDDLE = ((96, 96, 96), (192, 192, 192), (256, 256, 256), (320, 320, 320), (448, 448, 448), (8, 256, 512),
+          (64, 64, 4096))
+FEW_ROWS = ((1, 1024, 1024), (4, 4096, 1024), (8, 4096, 1024), (16, 1024, 1024), (32, 1024, 1024), (64, 768, 1000))
 LARGE = ((512, 512, 512), (1024, 1024, 1024), (128, 512, 784), (64, 3072, 768), (511, 513, 1023))
 SHORT = ((32, 32, 32), (48, 48, 48), (64, 64, 64), (96, 96, 96), (128, 128, 128), (8, 256, 256), (1024, 10, 64))
 KNOBS = (
-    Knob("direct_bytes", (0.25, 0.5, 2, 4), SMALL),
-    Knob("stream_rows", (0.5, 1.5, 2), FEW_ROWS),
+    Knob("direct_bytes", (0.125, 0.25, 0.5, 2), MIDDLE),
+    Knob("stream_rows", (0.25, 0.5, 0.75), (*FEW_ROWS[3:], (24, 1024, 1024), (48, 1024, 1024), (64, 1024, 1024))),
     Knob("stream_bytes", (0.5, 2), FEW_ROWS),
-    Knob("stream_depth", (0.5, 2), FEW_ROWS),
-    Knob("column_bytes", (0.5, 0.75, 1.5), LARGE),
+    Knob("stream_depth", (0.25, 0.5, 2), FEW_ROWS),
+    Knob("column_bytes", (0.5, 2 / 3, 4 / 3), LARGE),
     Knob("block_bytes", (0.5, 0.75, 1.5), LARGE),
     Knob("parallel_ns", (0.5, 2, 4), SHORT, parallel=True),
 )
@@ -112,6 +113,7 @@ def _tried(knob: Knob, changed: Numbers) -> list[Trial]:
     _put(changed)
     before = native.gemm_tuning()[knob.name]
     values = [type(before)(before * factor) for factor in knob.factors]  # bytes and rows stay integers
+    values = [value for value in values if _is_valid(changed | {knob.name: value})]
     twin, *found = _ratios(knob.products, [changed, changed, *(changed | {knob.name: value} for value in values)])
     return [_trial(knob.name, before, value, twin, mine) for value, mine in zip(values, found, strict=True)]
 
@@ -134,6 +136,14 @@ def _ratios(products: Iterable[tuple[Shape, bool]], sets: Sequence[Numbers]) -> 
         for mine, theirs in zip(found, times, strict=True):
             mine.append(timing.speedup(times[0], theirs))
     return found[1:]
+
+
+def _is_valid(changed: Numbers) -> bool:
+    try:
+        _put(changed)
+    except ValueError:
+        return False
+    return True
 
 
 def _put(changed: Numbers) -> None:

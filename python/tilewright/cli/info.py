@@ -44,7 +44,7 @@ def lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
 def _tuning(tuned: dict[str, float] | None) -> str:
     if not tuned:
         return "the library's own numbers" + (", the best ones measured here" if tuned is not None else "")
-    return "measured here: " + ", ".join(f"{name} {value:g}" for name, value in tuned.items())
+    return "measured here: " + ", ".join(f"{name} {value:.10g}" for name, value in tuned.items())
 
 
 def _bytes(n: int) -> str:

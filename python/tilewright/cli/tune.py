@@ -54,7 +54,7 @@ def table(found: Tuned) -> Table:
         t.add_column(heading, justify="right", no_wrap=True)
     for trial in [*found.trials, *([found.together] if found.together else [])]:
         taken = found.changed.get(trial.name) == trial.value or (trial is found.together and trial.better)
-        values = ("", "") if trial is found.together else (f"{trial.before:g}", f"{trial.value:g}")
+        values = ("", "") if trial is found.together else (f"{trial.before:.10g}", f"{trial.value:.10g}")
         t.add_row(trial.name, *values, f"{trial.gain:.3f}", f"{trial.worst:.3f}", f"{trial.scatter:.3f}",
                   "taken" if taken else "", style="bold" if taken else "")
     return t
