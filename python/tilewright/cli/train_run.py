@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import data, nn, optim
-from ..autograd import Tensor, no_grad
+from ..autograd import Tensor, compile, no_grad
 from ..core.dispatch import use_backend
 from ..core.errors import ArgumentError, DataError, TilewrightError
 from .train_data import TrainData
@@ -88,6 +88,7 @@ class Run:
         self.history: list[Epoch] = []
         self.tally = np.zeros(3)  # of the epoch that runs: sum of losses, rows that were right, rows
         self.step_seconds: list[float] = []
+        self._update = compile(self._update)  # type: ignore[method-assign]
         self.interrupted = False
 
     def _schedule(self, total: int) -> optim.Schedule | None:
@@ -120,6 +121,15 @@ class Run:
 
     def _step(self, x: np.ndarray, y: np.ndarray) -> None:
         start = time.perf_counter()
+        logits, loss = self._update(x, y)
+        self.step_seconds.append(time.perf_counter() - start)
+        if not math.isfinite(loss.item()):
+            raise ArgumentError(f"the loss became {loss.item()} in epoch {self.batches.epoch + 1}, "
+                                f"step {self.batches.position}; try an --lr below {self.optimizer.lr:.3g}")
+        self.tally += np.array([loss.item() * len(y), np.count_nonzero(logits.data.argmax(1) == y), len(y)])
+
+    def _update(self, x: np.ndarray, y: np.ndarray) -> tuple[Tensor, Tensor]:
+        """One step; compiled for the run."""
         self.optimizer.zero_grad()
         logits = self.model(Tensor(x))
         loss = nn.cross_entropy(logits, y)
@@ -127,11 +137,7 @@ class Run:
         self.optimizer.step()
         if self.schedule is not None:
             self.schedule.step()
-        self.step_seconds.append(time.perf_counter() - start)
-        if not math.isfinite(loss.item()):
-            raise ArgumentError(f"the loss became {loss.item()} in epoch {self.batches.epoch + 1}, "
-                                f"step {self.batches.position}; try an --lr below {self.optimizer.lr:.3g}")
-        self.tally += np.array([loss.item() * len(y), np.count_nonzero(logits.data.argmax(1) == y), len(y)])
+        return logits, loss
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """The class of each row."""
