@@ -14,26 +14,33 @@
 TW_KERNELS(tw_gemm_kernels, tw_gemm_f32)
 TW_KERNELS(tw_gemm_kernels, tw_gemm_f64)
 
-// The batch axes of a call, those left out that have length 1.
+// The batch axes of a call, those left out that have length 1, and those that follow one another in memory joined into one.
 typedef struct {
     int axes;
     ptrdiff_t count;
     ptrdiff_t shape[TW_MAX_BATCH_AXES], a[TW_MAX_BATCH_AXES], b[TW_MAX_BATCH_AXES], c[TW_MAX_BATCH_AXES];
 } batch;
 
+static int goes_on(const batch *s, int axis, ptrdiff_t length, ptrdiff_t a, ptrdiff_t b, ptrdiff_t c) {
+    return s->a[axis] == length * a && s->b[axis] == length * b && s->c[axis] == length * c;
+}
+
 static int read_batch(const tw_gemm_call *call, batch *out) {
     out->axes = 0;
     out->count = 1;
     for (int i = 0; i < call->batch_axes; i++) {
-        if (call->batch_shape[i] == 1)
+        const ptrdiff_t length = call->batch_shape[i], a = call->a_batch[i], b = call->b_batch[i], c = call->c_batch[i];
+        if (length == 1)
             continue;
-        if (out->axes == TW_MAX_BATCH_AXES)
+        out->count *= length;
+        const int joins = out->axes > 0 && goes_on(out, out->axes - 1, length, a, b, c);
+        if (!joins && out->axes == TW_MAX_BATCH_AXES)
             return 0;
-        out->count *= call->batch_shape[i];
-        out->shape[out->axes] = call->batch_shape[i];
-        out->a[out->axes] = call->a_batch[i];
-        out->b[out->axes] = call->b_batch[i];
-        out->c[out->axes++] = call->c_batch[i];
+        const int axis = joins ? out->axes - 1 : out->axes++;
+        out->shape[axis] = joins ? out->shape[axis] * length : length;
+        out->a[axis] = a;
+        out->b[axis] = b;
+        out->c[axis] = c;
     }
     return 1;
 }
@@ -72,20 +79,39 @@ typedef struct {
     atomic_int code;
 } job;
 
-static void run_task(void *context, ptrdiff_t task) {
+static void move(tw_product *p, const batch *s, int axis, ptrdiff_t steps) {
+    p->a += steps * s->a[axis] * p->kernels->size;
+    p->b += steps * s->b[axis] * p->kernels->size;
+    p->c += steps * s->c[axis] * p->kernels->size;
+}
+
+// Rectangles number begin .. end-1, those of the first product first.
+static void run_range(void *context, ptrdiff_t begin, ptrdiff_t end) {
     job *j = context;
+    const batch *s = j->batch;
     tw_product p = *j->product;
-    ptrdiff_t index = task / j->rectangles;
-    for (int axis = j->batch->axes - 1; axis >= 0; axis--) {
-        const ptrdiff_t at = index % j->batch->shape[axis];
-        index /= j->batch->shape[axis];
-        p.a += at * j->batch->a[axis] * p.kernels->size;
-        p.b += at * j->batch->b[axis] * p.kernels->size;
-        p.c += at * j->batch->c[axis] * p.kernels->size;
+    ptrdiff_t at[TW_MAX_BATCH_AXES], rectangle = begin % j->rectangles, index = begin / j->rectangles;
+    for (int axis = s->axes - 1; axis >= 0; axis--) {
+        at[axis] = index % s->shape[axis];
+        index /= s->shape[axis];
+        move(&p, s, axis, at[axis]);
     }
-    const int code = tw_run_rectangle(&p, j->plan, task % j->rectangles);
-    if (code)
-        atomic_store_explicit(&j->code, code, memory_order_relaxed);
+    for (ptrdiff_t task = begin; task < end; task++) {
+        const int code = tw_run_rectangle(&p, j->plan, rectangle);
+        if (code)
+            atomic_store_explicit(&j->code, code, memory_order_relaxed);
+        rectangle++;
+        for (int axis = s->axes - 1; axis >= 0 && rectangle == j->rectangles; axis--) {
+            at[axis]++;
+            move(&p, s, axis, 1);
+            if (at[axis] < s->shape[axis]) {
+                rectangle = 0;
+            } else {
+                move(&p, s, axis, -at[axis]);
+                at[axis] = 0;
+            }
+        }
+    }
 }
 
 static int is_residual_c(const tw_gemm_call *call) {
@@ -140,7 +166,7 @@ static int run(const tw_product *p, const batch *s) {
     if (plan.down * plan.across == 1 && s->count == 1)
         return tw_run_rectangle(p, &plan, 0);
     job j = {p, &plan, s, plan.down * plan.across, TW_OK};
-    tw_parallel(j.rectangles * s->count, plan.threads == 1 ? 0 : HUGE_VAL, run_task, &j);
+    tw_parallel_ranges(j.rectangles * s->count, 1, plan.threads == 1 ? 0 : HUGE_VAL, run_range, &j);
     return atomic_load_explicit(&j.code, memory_order_relaxed);
 }
 

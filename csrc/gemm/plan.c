@@ -78,6 +78,16 @@ static void cut(const tw_product *p, ptrdiff_t want, tw_plan *plan) {
     plan->down = pieces(p->m, plan->rows);
 }
 
+static void find_tile(const tw_product *p, tw_plan *plan) {
+    const tw_gemm_kernels *g = p->kernels;
+    const ptrdiff_t nv = pieces(p->n, g->lanes);
+    if (nv > TW_MAX_NV || p->m > g->rows[nv - 1] || plan->kc < p->k || plan->down * plan->across > 1 || plan->panels ||
+        plan->pack_b || p->end.bias || p->end.activation || p->end.residual)
+        return;
+    plan->tile = g->direct[nv - 1][p->m - 1];
+    plan->last = p->n - (nv - 1) * g->lanes;
+}
+
 tw_plan tw_plan_product(const tw_product *p, ptrdiff_t batches) {
     const tw_gemm_kernels *g = p->kernels;
     const tw_gemm_tuning *t = tw_gemm_tuned();
@@ -89,6 +99,7 @@ tw_plan tw_plan_product(const tw_product *p, ptrdiff_t batches) {
     cut(p, plan.threads == 1 ? 1 : pieces(2 * plan.threads, batches), &plan);
     if (plan.path == TW_DIRECT) {
         plan.kc = p->k == 0 ? 0 : even(p->k, MAX(t->stream_depth, t->direct_bytes / (p->n * g->size)), 8);
+        find_tile(p, &plan);
     } else if (plan.path == TW_STREAM) {
         plan.nc = MAX(1, t->stream_bytes / (p->m * g->size) / g->lanes) * g->lanes;
     } else if (plan.path == TW_PACKED) {

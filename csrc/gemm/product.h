@@ -40,6 +40,8 @@ typedef struct {
     ptrdiff_t down, across;    // rectangles in a column and in a row of c
     ptrdiff_t kc, nc;          // PACKED: the block of b; STREAM: kc rows of b at a time
     int pack_a, pack_b;        // DIRECT, DOT: b (or the smaller side) goes through a packed panel
+    tw_tile *tile;             // DIRECT: the one tile that is all of the product, or NULL: many small ones in a call
+    ptrdiff_t last;            // its last argument
     int fetch_a;               // PACKED: the rows of a that pass come from beyond L2
     const char *panels;        // DIRECT, PACKED: of all of b, where it was packed beforehand
     int threads;               // that are worth having for all of the batch
