@@ -19,8 +19,9 @@ def run(op: str, *inputs: Any, **attrs: Any) -> Any:
     """Call a public operation by name; large results that look like an input go into reused memory."""
     like = _like(op)
     if like and type(x := inputs[like[0]]) is np.ndarray and x.nbytes > buffers.PAGE and _of_one_dtype(inputs, x.dtype):
-        outs = tuple(None if i is None else buffers.empty_like(inputs[i]) for i in like)
-        attrs["out"] = outs if len(outs) > 1 else outs[0]
+        out = buffers.empty_like(x)
+        rest = [None if i is None else buffers.empty_like(inputs[i]) for i in like[1:]]
+        attrs["out"] = (out, *rest) if rest else out
     return getattr(ops, op)(*inputs, **attrs)
 
 
@@ -31,7 +32,10 @@ def _like(op: str) -> tuple[Any, ...]:
 
 def _of_one_dtype(inputs: tuple, dtype: np.dtype) -> bool:
     """Whether a result has this dtype: floats are promoted, foreign byte orders are not kept."""
-    return dtype.isnative and all(x.dtype == dtype or x.dtype.kind in "iub" for x in inputs if type(x) is np.ndarray)
+    for x in inputs:
+        if type(x) is np.ndarray and x.dtype is not dtype and x.dtype != dtype and x.dtype.kind not in "iub":
+            return False
+    return dtype.isnative
 
 
 def runner(backend: str | None) -> Callable[..., Any]:
