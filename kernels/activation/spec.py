@@ -94,7 +94,7 @@ def _hardswish(x: np.ndarray) -> np.ndarray:
 
 
 FUNCTIONS: dict[str, Callable[..., np.ndarray]] = {
-    "relu": lambda x: np.maximum(x, 0),
+    "relu": lambda x: np.where(x < 0, 0, x),  # of two zeros np.maximum takes either
     "leaky_relu": lambda x, negative_slope=0.01: np.where(x > 0, x, x.dtype.type(negative_slope) * x),
     "elu": _elu,
     "gelu": _gelu,

@@ -26,8 +26,9 @@ CHUNK = 2**15  # inputs at a time: their float64 temporaries fit L2
 
 # Where sweeps found the largest errors, on one backend or another; a sample looks at these numbers and beside them.
 HARD: dict[str, tuple[float, ...]] = {
-    "tanh": (0.0603440516, -4.10287571, -0.0077541), "gelu": (-0.0658853576, -7.87302208, -10.3829308),
-    "silu": (-5.93889332,), "sigmoid": (-4.1572938,),
+    "elu": (-0.284443676,), "gelu": (-0.0658853576, -10.4435091), "gelu_tanh": (-1.83790648,),
+    "hardswish": (0.00194513809,), "sigmoid": (-4.1572938,), "silu": (-5.93889332,), "softplus": (0.0147124818,),
+    "tanh": (0.0603440516, -4.10287571),
 }
 
 
@@ -102,7 +103,7 @@ def sample(name: str, backend: str, count: int, seed: int = 0) -> Tally:
     """About `count` numbers: as many of every sign and exponent, and half of them beside the places known as hard."""
     rng = np.random.default_rng(seed)
     spread = np.arange(512)[:, None] << 23 | rng.integers(0, 2**23, (512, max(count // 1024, 1)))
-    places = np.array([0.0, 1.0, -1.0, np.inf, -np.inf, *HARD.get(name, ())], np.float32).view(np.uint32)
+    places = np.array([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf, *HARD.get(name, ())], np.float32).view(np.uint32)
     half = max(count // (4 * places.size), 8)
     beside = places.astype(np.int64)[:, None] + np.arange(-half, half)
     bits = np.concatenate([spread.ravel(), beside.ravel() % INPUTS])
