@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from tilewright.core import arrays
 from tilewright.core.registry import FLOATS, HALVES, Call, Kernel
 from tilewright.core.threads import get_num_threads, run_ranges
 from tilewright.kernels.gemm.spec import ACTIVATIONS, compute_dtype
@@ -187,14 +188,13 @@ def _single(call: Call) -> tuple[list[Any], np.ndarray | None]:
 
 
 def _pack(b: np.ndarray) -> np.ndarray:
-    """b (K, N) as the panels of packed_range, vectors aligned."""
+    """b (K, N) as the panels of packed_range."""
     dtype, (k, n) = compute_dtype(b.dtype), b.shape
     panel = NV * BYTES // dtype.itemsize
     count = -(-n // panel)
-    memory = np.empty(count * k * panel + BYTES // dtype.itemsize, dtype)
-    panels = memory[-memory.ctypes.data % BYTES // dtype.itemsize:][:count * k * panel]
-    compiled(pack_range, "Xyii", dtype)(b.astype(dtype, copy=False), panels, 0, count)
-    return panels.reshape(count, k * panel)
+    panels = arrays.on_a_line((count, k * panel), dtype)
+    compiled(pack_range, "Xyii", dtype)(b.astype(dtype, copy=False), panels.reshape(-1), 0, count)
+    return panels
 
 
 def _describe(call: Call) -> str:

@@ -31,8 +31,9 @@ class PackedMatrix:
         set_once = super().__setattr__
         for name in self.__slots__:
             set_once(name, None)
-        matrix.flags.writeable = False
-        set_once("_matrix", matrix.view())  # of read-only memory: no view of it can be made writeable
+        owner: Any = matrix.base
+        owner.flags.writeable = matrix.flags.writeable = False  # no view of read-only memory can be made writeable
+        set_once("_matrix", matrix)
 
     def form(self, slot: str, make: Callable[[np.ndarray], Any]) -> Any:
         """What is in a slot, made from the plain matrix if need be; threads that meet here both make it."""
@@ -105,7 +106,9 @@ def pack(b: Any) -> PackedMatrix:
     if arrays.name_of(x.dtype) not in FLOATS + HALVES:
         raise DTypeError(f"pack takes {', '.join(FLOATS + HALVES)}; b {arrays.shape_of(x)} is {x.dtype}. "
                          "Convert it first, for example b.astype(np.float32)")
-    return PackedMatrix(np.array(x, x.dtype.newbyteorder("="), order="C"))
+    matrix = arrays.on_a_line(x.shape, x.dtype.newbyteorder("="))
+    matrix[...] = x
+    return PackedMatrix(matrix)
 
 
 PackedMatrix.__module__ = "tilewright"
