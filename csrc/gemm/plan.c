@@ -61,7 +61,8 @@ static void cut(const tw_product *p, ptrdiff_t want, tw_plan *plan) {
     const int few_columns = plan->path == TW_DOT && p->n <= TW_MAX_DOT;
     const int few_rows = plan->path == TW_STREAM || (plan->path == TW_DOT && !few_columns);
     const int in_one = few_columns || (plan->path == TW_DIRECT && plan->panels);
-    const ptrdiff_t unit = plan->panels ? g->nr : g->lanes, least = plan->panels || p->n > 4 * g->nr ? g->nr : 2 * g->lanes;
+    const ptrdiff_t unit = plan->panels ? g->nr : g->lanes, narrow = plan->path == TW_STREAM ? 8 * g->lanes : 2 * g->lanes;
+    const ptrdiff_t least = plan->panels || p->n > 4 * g->nr ? g->nr : narrow; // streamed rows are long ones
     const ptrdiff_t most_down = few_rows ? 1 : pieces(p->m, g->mr), most_across = in_one ? 1 : pieces(p->n, least);
     ptrdiff_t across, down;
     if (in_place) {
