@@ -42,6 +42,23 @@ int tw_get_num_threads(void);
 void tw_set_num_threads(int threads);
 int tw_set_local_threads(int threads);
 
+/* The pool behind every call, for kernels of your own. Who runs a task is left to chance, so a task must own what it writes,
+ * and its result must not depend on how many threads there are. `ns` is about what one thread would take, in nanoseconds:
+ * little work stays on the calling thread. */
+
+typedef void tw_task(void *context, ptrdiff_t task);
+typedef void tw_range(void *context, ptrdiff_t begin, ptrdiff_t end);
+
+/* run(context, 0 .. tasks-1), each once. */
+void tw_parallel(ptrdiff_t tasks, double ns, tw_task *run, void *context);
+
+/* run(context, begin, end) over disjoint ranges that make up [0, n); all but the last are multiples of `grain` long. */
+void tw_parallel_ranges(ptrdiff_t n, ptrdiff_t grain, double ns, tw_range *run, void *context);
+
+/* At least `bytes` of 64-byte aligned memory that belongs to the calling thread until its next call; NULL when there is
+ * none. Kept for the next call, freed when the thread ends. */
+void *tw_workspace(size_t bytes);
+
 /* ---- gemm: products of matrices in row-major or any other strided layout */
 
 typedef struct {

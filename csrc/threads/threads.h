@@ -1,4 +1,5 @@
-// Threads for kernels: tasks from an atomic counter to the calling thread and a pool.
+// Threads for kernels: tasks from an atomic counter to the calling thread and a pool. tw_parallel, tw_parallel_ranges and
+// tw_workspace are public: see tilewright.h.
 //
 // Who runs a task is left to chance, so a task must own what it writes and its result must not depend on how many threads
 // there are; that is what makes results the same bits at any number of threads.
@@ -12,23 +13,10 @@
 
 extern _Thread_local int tw_in_task; // the calling thread runs a task: what that calls runs on it alone
 
-typedef void tw_task(void *context, ptrdiff_t task);
-typedef void tw_range(void *context, ptrdiff_t begin, ptrdiff_t end);
-
 // Threads worth using for work that one thread does in about `ns` nanoseconds.
 int tw_threads_for(double ns);
 
-// run(context, 0 .. tasks-1), each once, by tw_threads_for(ns) threads.
-void tw_parallel(ptrdiff_t tasks, double ns, tw_task *run, void *context);
-
-// run(context, begin, end) over disjoint ranges that make up [0, n); all but the last are multiples of `grain` long.
-void tw_parallel_ranges(ptrdiff_t n, ptrdiff_t grain, double ns, tw_range *run, void *context);
-
-// At least `bytes` of 64-byte aligned memory that belongs to the calling thread until its next call; NULL when there is
-// none. Kept for the next call, freed when the thread ends.
-void *tw_workspace(size_t bytes);
-
-// Another such buffer, for who calls functions that use the first.
+// Another workspace, for who calls functions that use the first.
 void *tw_second_workspace(size_t bytes);
 
 #endif

@@ -26,6 +26,7 @@ from tilewright.kernels.vector.ranges import compiled, flat, scratch, width
 from tilewright.kernels.vector.rows import column_sums_range
 
 from .blocked import WORK_BYTES, gemm_range, pack_range, packed_range
+from .door import DOORS
 from .epilogue import activate_range, add_range
 from .microkernel import MR, NV
 
@@ -218,3 +219,5 @@ KERNELS = [
     Kernel("linear_backward_weights", "numba", _linear_backward_weights, describe=_describe),
     Kernel("matmul", "numba", _naive, variant="naive", describe=lambda call: "three loops, one thread"),
 ]
+
+__all__ = ["DOORS", "KERNELS", "gemm_into", "gemm_range", "naive_range", "product"]

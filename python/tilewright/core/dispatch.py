@@ -1,9 +1,11 @@
 """From a public call to a kernel: normal form, choice, output, run."""
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -102,9 +104,9 @@ def require(backend: str) -> None:
 
 
 def door(backend: str | None) -> Any:
-    """The C functions that take ndarrays directly, where the C backend is the one in force; else None.
+    """The functions of the backend in force that take ndarrays directly, where it has such (C and Numba); else None.
 
-    This is the fast path of the public calls: C checks plain arguments in a hundred nanoseconds and answers
+    This is the fast path of the public calls: compiled code checks plain arguments in a hundred nanoseconds and answers
     NotImplemented, having written nothing, for everything that wants the long way through `call`.
     """
     if backend is None:
@@ -112,7 +114,15 @@ def door(backend: str | None) -> Any:
         backend = entered[-1] if entered else _default
     if backend is None or backend == "c" or backend == "auto":
         return _door
-    return getattr(backend, "door", None)  # a recording has one
+    return _numba_door() if backend == "numba" else getattr(backend, "door", None)  # a recording has one
+
+
+@cache
+def _numba_door() -> Any:
+    """Numba's functions, where it can run; they are imported and compiled at first use."""
+    if _verbose or unavailable("numba") is not None:
+        return None
+    return importlib.import_module("tilewright.kernels.vector.door").door()
 
 
 def why_not(kernel: Kernel, call: Call) -> str | None:

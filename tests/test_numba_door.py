@@ -1,0 +1,72 @@
+"""The fast door of the Numba backend: it answers as the long way does, to the bit, and takes plain calls."""
+from __future__ import annotations
+
+import copy
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from calls import SPECS, arguments, bits, run
+from conformance import SEED
+from tilewright import ops
+from tilewright.core import capability, dispatch
+
+pytestmark = pytest.mark.skipif(capability.reasons()["numba"] is not None, reason="Numba cannot run here")
+
+
+def answer(op: str, inputs: Any, attrs: dict) -> list[bytes]:
+    """The results, or the changed arguments, of a call on copies."""
+    inputs = copy.deepcopy(inputs)
+    result = run(op, inputs, attrs, backend="numba")
+    changed = [inputs[i] if isinstance(inputs[i], (list, tuple)) else [inputs[i]] for i in SPECS[op].mutates]
+    return bits(result) + [x.tobytes() for many in changed for x in many if x is not None]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", SPECS)
+def test_both_ways_give_the_same_bits(op: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = list(SPECS[op].cases(np.random.default_rng(SEED), dtype))[::3]
+    fast = [answer(op, case.inputs, case.attrs) for case in cases]
+    monkeypatch.setattr(dispatch, "_numba_door", lambda: None)
+    for case, got in zip(cases, fast, strict=True):
+        assert got == answer(op, case.inputs, case.attrs), case.label
+
+
+def doors() -> list[str]:
+    """Operations that have a door of their own name."""
+    door: Any = dispatch.door("numba") if capability.reasons()["numba"] is None else None
+    return [] if door is None else [op for op in SPECS if op in dir(door)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("op", doors())
+def test_plain_calls_take_the_door(op: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no(*arguments: Any, **more: Any) -> None:
+        raise AssertionError("the long way")
+    inputs, attrs = arguments(op, dtype)
+    monkeypatch.setattr(ops, "call", no)
+    run(op, inputs, attrs, backend="numba")
+
+
+def test_a_door_it_does_not_have_refuses() -> None:
+    assert dispatch.door("numba").no_such_operation(1, 2) is NotImplemented
+
+
+def test_concurrent_callers(rng: np.random.Generator) -> None:
+    """Several Python threads at once, each with products and maps large enough to use the pool."""
+    a, b = rng.standard_normal((2, 300, 300))
+    want = bits(ops.gelu(ops.matmul(a, b, backend="numba"), backend="numba"))
+    wrong: list[int] = []
+
+    def caller() -> None:
+        for i in range(5):
+            if bits(ops.gelu(ops.matmul(a, b, backend="numba"), backend="numba")) != want:
+                wrong.append(i)
+    callers = [threading.Thread(target=caller) for _ in range(4)]
+    for c in callers:
+        c.start()
+    for c in callers:
+        c.join()
+    assert not wrong
