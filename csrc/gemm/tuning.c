@@ -16,9 +16,9 @@
 // Measured on one Zen 5 core (48 KiB of L1, 1 MiB of L2) with float32, in GFLOP/s:
 //   stream_rows   in slabs, packed:  64x768x1000 244, 238 (AVX2 125, 123)   16x1024x1024 219, 185   64x3072x768 192, 240
 //   stream_depth  32, 64, 128, 256:  8x1000x1000 189, 210, 224, 226         32x1024x1024 199, 225, 235, 234
-//   column_bytes  2048, 3072, 4096:  2048x2048x2048 236, 243, 242           4096x1024x1024 242, 242, 245 (AVX2: no difference)
+//   column_bytes  3072, 4096:         1024x1024x1024 260, 264    128x512x784 on 2 threads 449, 466    2048x2048x2048 257, 254
 //   vector_ns     the reciprocal of 5 multiply-adds a nanosecond, which is 160 of float32 with 16 lanes
-#define TUNING_avx512 {.stream_rows = 64, .stream_depth = 128, .column_bytes = 3072, .vector_ns = 0.2}
+#define TUNING_avx512 {.stream_rows = 64, .stream_depth = 128, .column_bytes = 4096, .vector_ns = 0.2}
 #define TUNING_avx2 TUNING_avx512
 #define TUNING_baseline TUNING_avx512 // not measured
 #define TUNING_neon TUNING_avx512     // not measured
@@ -78,7 +78,7 @@ static int within(ptrdiff_t value, ptrdiff_t least, ptrdiff_t most) { return lea
 static int is_valid(const tw_gemm_tuning *t) {
     const ptrdiff_t most = (ptrdiff_t)1 << 30;
     return within(t->l1_bytes, 1, most) && within(t->l2_bytes, 1, most) && within(t->direct_bytes, 0, most) &&
-           within(t->stream_rows, 0, 64) && within(t->stream_bytes, 1024, most) && within(t->stream_depth, 1, 1024) &&
+           within(t->stream_rows, 0, 4096) && within(t->stream_bytes, 1024, most) && within(t->stream_depth, 1, 1024) &&
            within(t->column_bytes, 64, 1 << 20) && within(t->block_bytes, 4096, most) && isfinite(t->vector_ns) &&
            t->vector_ns > 0 && isfinite(t->parallel_ns) && t->parallel_ns >= 0;
 }
