@@ -28,14 +28,14 @@ typedef struct {
     double param;
 } context;
 
-static void forward(const tw_elementwise *job, ptrdiff_t at, ptrdiff_t n, void *const *data, int stream) {
+static void forward(const tw_elementwise *job, ptrdiff_t at, ptrdiff_t n, void *const *data) {
     (void)at;
     const context *c = job->context;
-    (stream ? c->forward_stream : c->forward)(n, data[0], data[1], c->param);
+    (job->stream ? c->forward_stream : c->forward)(n, data[0], data[1], c->param);
 }
 
-static void backward(const tw_elementwise *job, ptrdiff_t at, ptrdiff_t n, void *const *data, int stream) {
-    (void)at, (void)stream;
+static void backward(const tw_elementwise *job, ptrdiff_t at, ptrdiff_t n, void *const *data) {
+    (void)at;
     const context *c = job->context;
     c->backward(n, data[0], data[1], data[2], c->param);
 }

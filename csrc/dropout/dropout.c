@@ -15,8 +15,7 @@ typedef struct {
     double scale;
 } context;
 
-static void chunk(const tw_elementwise *job, ptrdiff_t at, ptrdiff_t n, void *const *data, int stream) {
-    (void)stream;
+static void chunk(const tw_elementwise *job, ptrdiff_t at, ptrdiff_t n, void *const *data) {
     const context *c = job->context;
     c->map(n, c->first + (uint64_t)at, c->seed, c->threshold, c->scale, data[0], data[1]);
 }

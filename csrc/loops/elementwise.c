@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "../threads/threads.h"
-#include "rows.h"
+#include "stream.h"
 #include "tile.h"
 
 enum {
@@ -13,23 +13,14 @@ enum {
 
 // ---- contiguous rows: elements [begin, end) of all rows laid end to end
 
-static int wants_stream(const tw_elementwise *job) {
-    const int out = job->operands - 1;
-    int stream = out > 0 && job->rows == 1;
-    for (int o = 0; o < out; o++)
-        stream &= tw_wants_stream(job->itemsize, job->rows, job->cols, job->operand[o], job->operand[out]);
-    return stream;
-}
-
 static void run_elements(void *context, ptrdiff_t begin, ptrdiff_t end) {
     const tw_elementwise *job = context;
-    const int stream = wants_stream(job);
     while (begin < end) {
         ptrdiff_t row = begin / job->cols, col = begin % job->cols, n = job->cols - col;
         n = n < end - begin ? n : end - begin;
         void *data[TW_OPERANDS];
         for (int o = 0; o < job->operands; o++) data[o] = tw_at(job->operand[o], job->itemsize, row, col).data;
-        job->chunk(job, begin, n, data, stream);
+        job->chunk(job, begin, n, data);
         begin += n;
     }
 }
@@ -54,7 +45,7 @@ static void run_tiles(void *context, ptrdiff_t begin, ptrdiff_t end) {
         for (int o = 0; o < job->operands; o++)
             if (job->read >> o & 1)
                 tw_gather(rows, cols, job->itemsize, tw_at(job->operand[o], job->itemsize, row, col), buffer[o], cols);
-        job->chunk(job, row * job->cols + col, rows * cols, data, 0);
+        job->chunk(job, row * job->cols + col, rows * cols, data);
         for (int o = 0; o < job->operands; o++)
             if (job->written >> o & 1)
                 tw_scatter(rows, cols, job->itemsize, buffer[o], cols, tw_at(job->operand[o], job->itemsize, row, col));
@@ -98,7 +89,11 @@ void tw_run_elementwise(const tw_elementwise *job) {
     if (strided) {
         tiling t = tiles_of(&flat);
         tw_parallel_ranges((flat.rows - 1) / t.rows * t.across + t.across, 1, ns, run_tiles, &t);
-    } else if (ns < TW_PARALLEL_NS)
+        return;
+    }
+    flat.stream = flat.rows == 1 && !(flat.read & flat.written) &&
+                  tw_wants_stream(flat.operands, flat.written, flat.operand, (double)total, flat.itemsize);
+    if (ns < TW_PARALLEL_NS)
         run_elements(&flat, 0, total);
     else
         tw_parallel_ranges(total, GRAIN, ns, run_elements, &flat);

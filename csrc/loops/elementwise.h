@@ -18,8 +18,9 @@ typedef struct tw_elementwise {
     tw_matrix operand[TW_OPERANDS];
     double ns;    // about what one element takes, for the number of threads
     int ordered;  // a piece lies within one row, and chunk is told its place
-    // on n contiguous elements, the first being number `at` in C order if ordered; stream: write past the caches
-    void (*chunk)(const struct tw_elementwise *job, ptrdiff_t at, ptrdiff_t n, void *const *data, int stream);
+    int stream;   // set by the driver: chunk may write results past the caches
+    // on n contiguous elements, the first being number `at` in C order if ordered
+    void (*chunk)(const struct tw_elementwise *job, ptrdiff_t at, ptrdiff_t n, void *const *data);
     const void *context;  // for chunk
 } tw_elementwise;
 

@@ -3,6 +3,7 @@
 #include <stdatomic.h>
 
 #include "../threads/threads.h"
+#include "stream.h"
 #include "tile.h"
 
 // Rows that are not contiguous are copied TW_TILE_ROWS at a time, so that the lines of a transposed matrix are used whole.
@@ -58,8 +59,14 @@ static void run_range(void *context, ptrdiff_t begin, ptrdiff_t end) {
 }
 
 int tw_run_rows(const tw_row_job *job) {
-    shared s = {job, TW_OK};
-    if (job->rows > 0 && job->cols > 0)
-        tw_parallel_ranges(job->rows, 1, (double)job->rows * (double)job->cols * job->ns, run_range, &s);
+    if (job->rows <= 0 || job->cols <= 0)
+        return TW_OK;
+    const double elements = (double)job->rows * (double)job->cols;
+    const unsigned written = ((1u << job->operands) - 1) & ~((1u << job->inputs) - 1);
+    tw_row_job mine = *job;
+    mine.stream = tw_wants_stream(job->operands, written, job->operand, elements, job->itemsize);
+    for (int o = job->inputs; o < job->operands; o++) mine.stream &= !is_strided(job, o);
+    shared s = {&mine, TW_OK};
+    tw_parallel_ranges(job->rows, 1, elements * job->ns, run_range, &s);
     return s.code;
 }

@@ -8,7 +8,7 @@
 
 #include "../tilewright.h"
 
-enum { TW_ROW_OPERANDS = 4, TW_STREAM_BYTES = 2 << 20 };
+enum { TW_ROW_OPERANDS = 4 };
 
 typedef struct tw_row_job {
     int operands, inputs;
@@ -16,15 +16,10 @@ typedef struct tw_row_job {
     ptrdiff_t rows, cols;
     tw_matrix operand[TW_ROW_OPERANDS];
     double ns;   // about what one element takes
-    int stream;  // for run: write past the caches
+    int stream;  // set by tw_run_rows: run may write outputs past the caches
     void (*run)(const struct tw_row_job *job, ptrdiff_t row, void *const *data);
     const void *context;  // for run
 } tw_row_job;
-
-// Whether y, written once after x was read, is so large that it does not stay in an L2 anyway.
-static inline int tw_wants_stream(int itemsize, ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, tw_matrix y) {
-    return rows * cols * itemsize >= TW_STREAM_BYTES && x.data != y.data && y.col == 1;
-}
 
 // TW_OK or TW_NO_MEMORY
 int tw_run_rows(const tw_row_job *job);

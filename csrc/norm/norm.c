@@ -44,8 +44,7 @@ int tw_norm(int dtype, int centre, ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, 
     const context c = {kernels(dtype), centre, eps, weight, centre ? bias : NULL, NULL, NULL};
     const int size = dtype == TW_FLOAT32 ? 4 : 8;
     return tw_run_rows(&(tw_row_job){.operands = 2, .inputs = 1, .itemsize = size, .rows = rows, .cols = cols, .operand = {x, y},
-                                     .ns = FORWARD_NS * size / 4, .stream = tw_wants_stream(size, rows, cols, x, y),
-                                     .run = forward, .context = &c});
+                                     .ns = FORWARD_NS * size / 4, .run = forward, .context = &c});
 }
 
 static void backward(const tw_row_job *job, ptrdiff_t row, void *const *data) {

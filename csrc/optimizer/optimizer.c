@@ -29,8 +29,8 @@ typedef struct {
     double factor;
 } context;
 
-static void sgd_chunk(const tw_elementwise *job, ptrdiff_t at, ptrdiff_t n, void *const *data, int stream) {
-    (void)at, (void)stream;
+static void sgd_chunk(const tw_elementwise *job, ptrdiff_t at, ptrdiff_t n, void *const *data) {
+    (void)at;
     const context *c = job->context;
     c->kernels->sgd(n, data[0], data[1], job->operands == 3 ? data[2] : NULL, c->sgd);
 }
@@ -46,8 +46,8 @@ int tw_sgd_step(int dtype, ptrdiff_t rows, ptrdiff_t cols, tw_matrix p, tw_matri
     return TW_OK;
 }
 
-static void adam_chunk(const tw_elementwise *job, ptrdiff_t at, ptrdiff_t n, void *const *data, int stream) {
-    (void)at, (void)stream;
+static void adam_chunk(const tw_elementwise *job, ptrdiff_t at, ptrdiff_t n, void *const *data) {
+    (void)at;
     const context *c = job->context;
     c->kernels->adam(n, data[0], data[1], data[2], data[3], &c->adam);
 }
@@ -71,8 +71,8 @@ int tw_adam_step(int dtype, ptrdiff_t rows, ptrdiff_t cols, tw_matrix p, tw_matr
     return TW_OK;
 }
 
-static void scale_chunk(const tw_elementwise *job, ptrdiff_t at, ptrdiff_t n, void *const *data, int stream) {
-    (void)at, (void)stream;
+static void scale_chunk(const tw_elementwise *job, ptrdiff_t at, ptrdiff_t n, void *const *data) {
+    (void)at;
     const context *c = job->context;
     c->kernels->scale(n, data[0], c->factor);
 }

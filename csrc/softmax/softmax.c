@@ -29,8 +29,7 @@ int tw_softmax(int dtype, int logarithm, ptrdiff_t rows, ptrdiff_t cols, tw_matr
     const context c = {.forward = logarithm ? k->log_softmax : k->softmax};
     const int size = dtype == TW_FLOAT32 ? 4 : 8;
     return tw_run_rows(&(tw_row_job){.operands = 2, .inputs = 1, .itemsize = size, .rows = rows, .cols = cols, .operand = {x, y},
-                                     .ns = NS * size / 4, .stream = tw_wants_stream(size, rows, cols, x, y), .run = forward,
-                                     .context = &c});
+                                     .ns = NS * size / 4, .run = forward, .context = &c});
 }
 
 int tw_softmax_backward(int dtype, int logarithm, ptrdiff_t rows, ptrdiff_t cols, tw_matrix dy, tw_matrix y, tw_matrix dx) {
