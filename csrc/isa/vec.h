@@ -9,7 +9,7 @@
 //     v_stream v_fence       store past the caches, p aligned to VEC_BYTES | make such stores visible
 //     v_fma v_fnma           a*b + c | c - a*b, rounded once where the ISA has FMA
 //     v_mul_lo               a*b - hi exactly, for hi = a*b rounded
-//     v_min v_max            b where either is NaN: the operand whose NaN shall survive stands second (NEON: both do)
+//     v_min v_max            b where either is NaN, and where both are zero: the operand that shall survive stands second
 //     v_lanes                the mask of the first n lanes
 //     v_abs v_sqrt v_copysign v_round      to nearest even; |a| < 2^22 or 2^51
 //     v_lt v_le v_unord v_select           select(m, a, b) = m ? a : b

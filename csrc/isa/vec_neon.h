@@ -33,8 +33,8 @@ INLINE void v_fence(void) {}
 
 INLINE vec v_fma(vec a, vec b, vec c) { return I(vfmaq)(c, a, b); }
 INLINE vec v_fnma(vec a, vec b, vec c) { return I(vfmsq)(c, a, b); }
-INLINE vec v_min(vec a, vec b) { return I(vminq)(a, b); }
-INLINE vec v_max(vec a, vec b) { return I(vmaxq)(a, b); }
+INLINE vec v_min(vec a, vec b) { return v_select(a < b, a, b); } // vminq and vmaxq order -0 below 0; x86 does not
+INLINE vec v_max(vec a, vec b) { return v_select(a > b, a, b); }
 INLINE vec v_sqrt(vec a) { return I(vsqrtq)(a); }
 INLINE vec v_round(vec a) { return I(vrndnq)(a); }
 

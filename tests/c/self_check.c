@@ -223,6 +223,15 @@ static void check_maps(void) {
     free(x), free(y);
 }
 
+// The same zeros and NaNs on every instruction set.
+static void check_special_values(void) {
+    const float x[] = {-0.0f, 0.0f, -1, NAN, INFINITY};
+    float y[5];
+    expect(tw_activation(TW_FLOAT32, TW_RELU, 0, 1, 5, (tw_matrix){(void *)x, 5, 1}, (tw_matrix){y, 5, 1}) == TW_OK, "relu");
+    expect(y[0] == 0 && signbit(y[0]) && y[1] == 0 && !signbit(y[1]) && y[2] == 0, "relu keeps the sign of zero");
+    expect(isnan(y[3]) && y[4] == INFINITY, "relu keeps NaN and infinity");
+}
+
 int main(void) {
     if (tw_isa_error()) printf("%s\n", tw_isa_error());
     check_products();
@@ -233,6 +242,7 @@ int main(void) {
     expect(tw_pack_bytes(TW_FLOAT32, -1, 2) == 0 && tw_pack_bytes(TW_INT64, 1, 1) == 0, "tw_pack_bytes knows what cannot be");
     for (int i = 0; i < 12; i++) check_gradients(i * 7, 1 + i * 9, 3 + i * 5, i % 3 * 0.5, 1 + i % 2);
     check_maps();
+    check_special_values();
     printf("isa %s, complaints %d\n", tw_isa(), complaints);
     return complaints > 100 ? 100 : complaints;
 }
