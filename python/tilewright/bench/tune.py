@@ -2,7 +2,8 @@
 
 One number after the other: other values are timed in turns with the one in force, on products that it matters to, and
 with that value's twin, which shows what noise alone makes of a ratio. A value is taken where it gains more than noise
-explains and where no product loses more than noise explains; and in the end all of them together, by the same rule.
+explains and where no product loses more than noise explains; and in the end all of them together, by the same rule, on
+the products of the numbers that changed.
 """
 from __future__ import annotations
 
@@ -101,7 +102,8 @@ def tune(knobs: Sequence[Knob] = KNOBS, progress: Callable[[int, int, str], obje
             trials += found
         tell(len(knobs), len(knobs) + 1, "all together")
         if changed:
-            twin, ours = _ratios([product for knob in knobs for product in knob.products], [{}, {}, changed])
+            products = [product for knob in knobs if knob.name in changed for product in knob.products]
+            twin, ours = _ratios(products, [{}, {}, changed])
             together = _trial("all together", 0, 0, twin, ours)
     finally:
         native.set_gemm_tuning(before)
