@@ -1,5 +1,4 @@
 // tw_gemm: from the call as the user makes it to products that the plan understands, and their rectangles to threads.
-#include <math.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -166,7 +165,7 @@ static int run(const tw_product *p, const batch *s) {
     if (plan.down * plan.across == 1 && s->count == 1)
         return tw_run_rectangle(p, &plan, 0);
     job j = {p, &plan, s, plan.down * plan.across, TW_OK};
-    tw_parallel_ranges(j.rectangles * s->count, 1, plan.threads == 1 ? 0 : HUGE_VAL, run_range, &j);
+    tw_parallel_ranges(j.rectangles * s->count, 1, plan.ns, run_range, &j);
     return atomic_load_explicit(&j.code, memory_order_relaxed);
 }
 

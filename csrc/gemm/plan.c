@@ -98,7 +98,9 @@ tw_plan tw_plan_product(const tw_product *p, ptrdiff_t batches) {
     plan.panels = plan.path == TW_DOT || p->k == 0 ? NULL : p->panels;
     plan.pack_b = p->b_col != 1 || (g->partial_is_slow && p->n % g->lanes);
     plan.pack_a = p->a_col != 1 && p->n > 2 * g->nr && p->m > g->mr;
-    plan.threads = estimate(p, t) * (double)batches < t->parallel_ns ? 1 : tw_threads_for(HUGE_VAL);
+    const double ns = estimate(p, t) * (double)batches;
+    plan.ns = ns < t->parallel_ns ? 0 : fmax(ns, TW_PARALLEL_NS);
+    plan.threads = tw_threads_for(plan.ns);
     cut(p, plan.threads == 1 ? 1 : pieces(2 * plan.threads, batches), &plan);
     if (plan.path == TW_DIRECT) {
         plan.kc = p->k == 0 ? 0 : even(p->k, MAX(t->stream_depth, t->direct_bytes / (p->n * g->size)), 8);

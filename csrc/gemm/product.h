@@ -44,7 +44,8 @@ typedef struct {
     ptrdiff_t last;            // its last argument
     int fetch_a;               // PACKED: the rows of a that pass come from beyond L2
     const char *panels;        // DIRECT, PACKED: of all of b, where it was packed beforehand
-    int threads;               // that are worth having for all of the batch
+    double ns;                 // that all of the batch takes, about; 0 where it is not worth a second thread
+    int threads;               // that are worth having
 } tw_plan;
 
 tw_plan tw_plan_product(const tw_product *p, ptrdiff_t batches);
