@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,3 +73,23 @@ def test_concurrent_callers(rng: np.random.Generator) -> None:
     for c in callers:
         c.join()
     assert not wrong
+
+
+def test_nothing_is_compiled_after_warmup(child_env: dict[str, str], tmp_path: Path) -> None:
+    """A process that comes after finds kernels, tasks and doors in the cache, those of every operation."""
+    warmup = "import tilewright as tw; tw.warmup(dtypes=('float32',))"
+    calls = """
+from calls import SPECS, arguments, run
+from tilewright.kernels.vector.timing import compile_seconds
+with compile_seconds() as compiled:
+    for op in SPECS:
+        inputs, attrs = arguments(op, "float32")
+        run(op, inputs, attrs, backend="numba")
+assert not compiled, compiled
+"""
+    env = child_env | {"TILEWRIGHT_CACHE_DIR": str(tmp_path)}
+    env.pop("NUMBA_CACHE_DIR", None)
+    for code in (warmup, calls):
+        result = subprocess.run([sys.executable, "-c", code], env=env, cwd=Path(__file__).parent, capture_output=True,
+                                text=True)
+        assert result.returncode == 0, result.stderr

@@ -2,36 +2,40 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated
 
 import typer
 
-SHOWN = 5  # of the slowest kernels
-SLOW = 0.3  # seconds; what is read from the cache takes less
+SHOWN = 5  # of the functions that took longest
 
 
 def warmup(
     dtype: Annotated[str, typer.Option(help="float32, float64, float16, bfloat16; several with commas.")] = "float32",
     backend: Annotated[str, typer.Option(help="Only numba has anything to compile.")] = "numba",
 ) -> None:
-    """Compile every Numba kernel and keep it on disk, so that no call has to wait for it later."""
+    """Compile every Numba kernel and door, and keep them on disk, so that no call has to wait for that later."""
     from rich.console import Console
 
     from .. import config
     from .progress import progress
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    began: list[tuple[float, str]] = []
-    with progress(console) as bar:
+    began = time.perf_counter()
+    with progress(console) as bar, _compile_seconds(backend) as compiled:
+        count = config.warmup(backend, tuple(dtype.split(",")), progress=bar)
+    console.print(f"{count} kernels are ready, after {time.perf_counter() - began:.1f} s")
+    if compiled:
+        console.print(f"{len(compiled)} functions compiled in {sum(compiled.values()):.1f} s; the slowest:")
+    for function, seconds in sorted(compiled.items(), key=lambda item: -item[1])[:SHOWN]:
+        console.print(f"{seconds:6.2f} s  {function:.100}")
 
-        def tell(done: int, total: int, what: str) -> None:
-            began.append((time.perf_counter(), what))
-            bar(done, total, what)
 
-        count = config.warmup(backend, tuple(dtype.split(",")), progress=tell)
-    began.append((time.perf_counter(), ""))
-    took = [(after - start, what) for (start, what), (after, _) in zip(began, began[1:], strict=False)]
-    console.print(f"{count} kernels are ready, after {began[-1][0] - began[0][0]:.1f} s")
-    compiled = sorted((t for t in took if t[0] > SLOW), reverse=True)
-    for seconds, what in compiled[:SHOWN]:
-        console.print(f"{seconds:6.2f} s  {what}")
+def _compile_seconds(backend: str) -> AbstractContextManager[dict[str, float]]:
+    """Seconds by function; nothing where there is no Numba to compile them, which `config.warmup` will say."""
+    from ..core import dispatch
+
+    if backend != "numba" or dispatch.unavailable(backend) is not None:
+        return nullcontext({})
+    from ..kernels.vector.timing import compile_seconds
+    return compile_seconds()
