@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import sys
 from typing import Any
@@ -118,6 +119,53 @@ my_gelu(x, out)
 assert out.tobytes() == tw.gelu(x, backend="numba").tobytes()
 """
     result = subprocess.run([sys.executable, "-c", code], env=child_env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("layer", ["default", "workqueue"])
+def test_prange_beside_threaded_calls_and_fork(layer: str, child_env: dict[str, str]) -> None:
+    """Numba's own threads, ours and several callers in one process; then a forked child, which makes calls of ours.
+
+    Limits of Numba's layers: workqueue takes one caller at a time, and GNU OpenMP's may not be used after a fork.
+    """
+    code = """
+import os, signal, threading
+import numba, numpy as np, tilewright as tw
+from tilewright.kernels.activation.numba_cpu import gelu_range
+@numba.njit(parallel=True)
+def my_gelu(x, out):
+    for c in numba.prange(8):
+        gelu_range(x, out, c * len(x) // 8, (c + 1) * len(x) // 8)
+def ours():
+    return [tw.gelu(x, backend="numba").tobytes(), tw.matmul(a, b, backend="numba").tobytes()]
+def theirs(out):
+    with one_at_a_time:
+        my_gelu(x, out)
+    return out.tobytes()
+def caller():
+    for _ in range(5):
+        if theirs(np.empty_like(x)) != want[0] or ours() != want:
+            wrong.append(threading.get_ident())
+rng = np.random.default_rng(0)
+x, (a, b) = rng.standard_normal(300_001, np.float32), rng.standard_normal((2, 300, 300), np.float32)
+one_at_a_time, wrong = threading.Lock(), []
+tw.set_num_threads(4)
+want = ours()
+callers = [threading.Thread(target=caller) for _ in range(4)]
+for c in callers: c.start()
+for c in callers: c.join()
+assert not wrong
+child = os.fork()
+if child == 0:
+    signal.alarm(60)  # the end of a child that hangs
+    same = ours() == want and (numba.threading_layer() != "workqueue" or theirs(np.empty_like(x)) == want[0])
+    os._exit(0 if same else 1)
+assert os.waitpid(child, 0)[1] == 0
+assert theirs(np.empty_like(x)) == want[0] and ours() == want
+"""
+    result = subprocess.run([sys.executable, "-c", code], env=child_env | {"NUMBA_THREADING_LAYER": layer},
+                            capture_output=True, text=True, timeout=180)
     assert result.returncode == 0, result.stderr
 
 
