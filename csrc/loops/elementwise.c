@@ -38,17 +38,22 @@ static void run_tiles(void *context, ptrdiff_t begin, ptrdiff_t end) {
     const tiling *t = context;
     const tw_elementwise *job = &t->job;
     _Alignas(64) char buffer[TW_OPERANDS][TILE * sizeof(double)];
-    void *const data[TW_OPERANDS] = {buffer[0], buffer[1], buffer[2], buffer[3]};
     for (; begin < end; begin++) {
         const ptrdiff_t row = begin / t->across * t->rows, col = begin % t->across * t->cols;
         const ptrdiff_t rows = smaller(job->rows - row, t->rows), cols = smaller(job->cols - col, t->cols);
+        tw_matrix at[TW_OPERANDS];
+        void *data[TW_OPERANDS];
+        unsigned copied = 0;  // not those whose tile is contiguous
+        for (int o = 0; o < job->operands; o++) {
+            at[o] = tw_at(job->operand[o], job->itemsize, row, col);
+            copied |= (unsigned)(rows > 1 || at[o].col != 1) << o;
+            data[o] = copied >> o & 1 ? buffer[o] : at[o].data;
+        }
         for (int o = 0; o < job->operands; o++)
-            if (job->read >> o & 1)
-                tw_gather(rows, cols, job->itemsize, tw_at(job->operand[o], job->itemsize, row, col), buffer[o], cols);
+            if (job->read & copied & 1u << o) tw_gather(rows, cols, job->itemsize, at[o], buffer[o], cols);
         job->chunk(job, row * job->cols + col, rows * cols, data);
         for (int o = 0; o < job->operands; o++)
-            if (job->written >> o & 1)
-                tw_scatter(rows, cols, job->itemsize, buffer[o], cols, tw_at(job->operand[o], job->itemsize, row, col));
+            if (job->written & copied & 1u << o) tw_scatter(rows, cols, job->itemsize, buffer[o], cols, at[o]);
     }
 }
 
