@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import tilewright as tw
 from tilewright.core import native
 from tilewright.kernels.activation import numba_cpu as activation
 from tilewright.kernels.embedding import numba_cpu as embedding
+from tilewright.kernels.gemm import blocked
 from tilewright.kernels.gemm import numba_cpu as gemm
 from tilewright.kernels.norm import numba_cpu as norm
 from tilewright.kernels.softmax import numba_cpu as softmax
@@ -90,6 +92,26 @@ def test_products(rng: np.random.Generator) -> None:
     want = tw.gemm(a, b, c, alpha=0.5, beta=2.0, backend="numpy")
     user(a, b, c)
     np.testing.assert_allclose(c, want, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("beta", [0.0, 2.0])
+@pytest.mark.parametrize(("c_shape", "step"), [((70, 1), 1), ((70, 1), 2), ((1, 1), 1)])
+def test_a_column_of_a_transposed_matrix(c_shape: tuple, step: int, beta: float, dtype: str,
+                                         rng: np.random.Generator) -> None:
+    """It may be computed as a row: with any c, and any cut gives the bits of the whole."""
+    a, b = rng.standard_normal((33, 70)).astype(dtype).T, rng.standard_normal((33, 1)).astype(dtype)
+    c = np.repeat(rng.standard_normal(c_shape).astype(dtype), step, axis=0)[::step]
+    full, f = np.broadcast_to(c, (70, 1)), np.dtype(dtype).type
+    want = tw.gemm(a, b, full, alpha=0.5, beta=beta, backend="numba")
+    np.testing.assert_allclose(want, 0.5 * (a @ b) + beta * full, rtol=0, atol=1e-4 if dtype == "float32" else 1e-12)
+    out, work = np.full((70, 1), np.nan, dtype), np.empty(blocked.WORK_BYTES // f().itemsize, dtype)
+    for lo, hi in itertools.pairwise((0, 1, 8, 69, 70)):
+        gemm.gemm_range(f(0.5), a, b, f(beta), c, out, work, lo, hi, 0, 1)
+    if c_shape == (70, 1) and step == 1 or beta == 0:
+        assert out.tobytes() == want.tobytes()
+    else:
+        np.testing.assert_allclose(out, want, rtol=0, atol=1e-4 if dtype == "float32" else 1e-12)
 
 
 def test_embedding(rng: np.random.Generator) -> None:

@@ -20,7 +20,8 @@ small one.
 b is not packed where that would cost more than it saves: few rows to share the packed panel, or b small enough for
 L1; then only a ragged last panel is. A strip of a is packed only where k is not its contiguous axis: each step of k
 would touch another page. One or two rows have nothing to share: whole rows of b are added up, four at a time. Few
-rows or columns against a transposed b, a matrix times a vector among them, are dot products along k.
+rows or columns against a transposed b, a matrix times a vector among them, are dot products along k; a transposed
+matrix times a vector is one row of the transposed product.
 """
 from __future__ import annotations
 
@@ -205,6 +206,9 @@ def gemm_range(alpha, a, b, beta, c, out, work, i0, i1, j0, j1):
     elif out.shape[0] <= FLAT_ROWS and b.strides[1] == b.itemsize:
         for i in range(i0, i1):
             flat_row(alpha, a, b, beta, c, out, i, j0, j1)
+    elif out.shape[1] == 1 and a.strides[0] == a.itemsize and out.strides[0] == out.itemsize \
+            and (beta == 0 or row_stride(c) == c.itemsize):
+        flat_row(alpha, b.T, a.T, beta, c.T, out.T, 0, i0, i1)
     else:
         blocks(False, alpha, a, b, beta, c, out, work, i0, i1, j0, j1)
 
