@@ -6,8 +6,10 @@
 #include "stream.h"
 #include "tile.h"
 
-// Rows that are not contiguous are copied TW_TILE_ROWS at a time, so that the lines of a transposed matrix are used whole.
+// Rows that are not contiguous are copied so many at a time: two cache lines of floats of a transposed matrix, where the
+// second comes with the first (softmax down 1000 x 1000 floats on one thread: 600 us with one line, 480 with two).
 // Their distance is an odd number of lines: a power of two would put them all into one set of the cache.
+enum { ROWS = 2 * TW_TILE_ROWS };
 
 static int is_strided(const tw_row_job *job, int operand) { return job->operand[operand].col != 1 && job->cols > 1; }
 
@@ -21,7 +23,7 @@ static void run_tile(const tw_row_job *job, ptrdiff_t begin, ptrdiff_t rows, cha
     tw_matrix at[TW_ROW_OPERANDS];
     for (int o = 0; o < job->operands; o++) {
         const tw_matrix m = tw_at(job->operand[o], job->itemsize, begin, 0);
-        at[o] = is_strided(job, o) ? (tw_matrix){space + o * TW_TILE_ROWS * apart * job->itemsize, apart, 1} : m;
+        at[o] = is_strided(job, o) ? (tw_matrix){space + o * ROWS * apart * job->itemsize, apart, 1} : m;
         if (is_strided(job, o) && o < job->inputs)
             tw_gather(rows, job->cols, job->itemsize, m, at[o].data, apart);
     }
@@ -38,11 +40,11 @@ static void run_tile(const tw_row_job *job, ptrdiff_t begin, ptrdiff_t rows, cha
 int tw_run_some_rows(const tw_row_job *job, ptrdiff_t begin, ptrdiff_t end) {
     int strided = 0;
     for (int o = 0; o < job->operands; o++) strided |= is_strided(job, o);
-    char *space = strided ? tw_workspace(job->operands * TW_TILE_ROWS * distance(job) * job->itemsize) : NULL;
+    char *space = strided ? tw_workspace(job->operands * ROWS * distance(job) * job->itemsize) : NULL;
     if (strided && !space)
         return TW_NO_MEMORY;
-    for (; begin < end; begin += TW_TILE_ROWS)
-        run_tile(job, begin, end - begin < TW_TILE_ROWS ? end - begin : TW_TILE_ROWS, space);
+    for (; begin < end; begin += ROWS)
+        run_tile(job, begin, end - begin < ROWS ? end - begin : ROWS, space);
     return TW_OK;
 }
 
