@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+SLOWER = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # where these are set, they hold NumPy's BLAS back
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,6 +22,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if "numpy" not in sys.modules:
         for name in BLAS_THREADS:  # read when NumPy is loaded
             os.environ[name] = str(config.getoption("--threads"))
+        for name in SLOWER:
+            os.environ.pop(name, None)
 
 
 @pytest.fixture(scope="session", autouse=True)

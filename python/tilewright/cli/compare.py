@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ..bench import Comparison
 
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+SLOWER = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # where these are set, they hold NumPy's BLAS back
 PLAIN_WIDTH = 130  # of a line where there is no terminal to ask
 
 
@@ -33,6 +34,8 @@ def compare(
     """
     for name in BLAS_THREADS:  # read when NumPy is loaded, which has not happened yet
         os.environ[name] = str(threads)
+    for name in SLOWER:
+        os.environ.pop(name, None)
     from rich.console import Console
 
     from .. import bench
