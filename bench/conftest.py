@@ -1,15 +1,11 @@
 """What the suites share: options, threads, and the way a kernel becomes a benchmark (checked first, then timed)."""
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-
-BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-SLOWER = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # where these are set, they hold NumPy's BLAS back
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,10 +16,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     if "numpy" not in sys.modules:
-        for name in BLAS_THREADS:  # read when NumPy is loaded
-            os.environ[name] = str(config.getoption("--threads"))
-        for name in SLOWER:
-            os.environ.pop(name, None)
+        from tilewright.cli.blas import set_blas
+
+        set_blas(config.getoption("--threads"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -28,13 +28,13 @@ from rich.markdown import Markdown
 from tilewright.bench import report
 from tilewright.bench.comparison import SETTLE
 from tilewright.bench.timing import TURN, seconds_a_call, speedup
+from tilewright.cli.blas import set_blas
 from tilewright.cli.progress import progress
 
 WIDTH = 150  # of the tables on a terminal, at least
 LEAST = 5  # rounds, however long a call takes
-NUMBERS = ("OMP", "MKL", "OPENBLAS", "TILEWRIGHT")  # _NUM_THREADS, read when a library is loaded
+NUMBERS = ("OMP", "TILEWRIGHT")  # _NUM_THREADS, read when a library is loaded
 PARKING = {"KMP_BLOCKTIME": "5", "OPENBLAS_THREAD_TIMEOUT": "18"}  # ms, 2^18 cycles; then idle threads sleep
-SLOWER = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # where these are set, they hold OpenBLAS back
 BINDING = {"OMP_PROC_BIND": "close"}  # woken OpenMP teams else share one CPU for a while
 
 
@@ -61,8 +61,7 @@ class Contestant:
         self._process = spawn.Process(target=serve, args=(there, who, suite, threads), daemon=True)
         openmp = BINDING if who.startswith(("mkl", "torch")) else {}  # a pool of plain threads would inherit one CPU
         with patch.dict(os.environ, {f"{name}_NUM_THREADS": str(threads) for name in NUMBERS} | PARKING | openmp):
-            for name in SLOWER:
-                os.environ.pop(name, None)
+            set_blas(threads)
             self._process.start()
         there.close()
 

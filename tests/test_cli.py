@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 import tilewright as tw
 from tilewright.bench import comparison
 from tilewright.cli import app, bench, doctor
-from tilewright.cli.compare import BLAS_THREADS
+from tilewright.cli.blas import THREADS
 from tilewright.core import native, registry
 
 PACKAGE = str(Path(tw.__file__).parents[1])
@@ -24,7 +24,7 @@ PACKAGE = str(Path(tw.__file__).parents[1])
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch):
     """Run a command in this process."""
-    for name in BLAS_THREADS:
+    for name in THREADS:
         monkeypatch.setenv(name, "1")  # compare sets them; this puts them back
     return lambda *args: CliRunner().invoke(app, list(args))
 

@@ -2,20 +2,19 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .blas import set_blas
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from ..bench import Comparison
 
-BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-SLOWER = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # where these are set, they hold NumPy's BLAS back
 PLAIN_WIDTH = 130  # of a line where there is no terminal to ask
 
 
@@ -32,10 +31,7 @@ def compare(
 
     Exits with 1 where a result is out of its derived bound.
     """
-    for name in BLAS_THREADS:  # read when NumPy is loaded, which has not happened yet
-        os.environ[name] = str(threads)
-    for name in SLOWER:
-        os.environ.pop(name, None)
+    set_blas(threads)  # NumPy is not loaded yet
     from rich.console import Console
 
     from .. import bench
