@@ -19,7 +19,10 @@ enum { TW_OK = 0, TW_NO_MEMORY = 1, TW_INVALID = 2 };
 
 /* ---- element types */
 
-enum { TW_FLOAT32 = 0, TW_FLOAT64 = 1, TW_FLOAT16 = 2, TW_BFLOAT16 = 3, TW_INT64 = 4 };
+enum {
+    TW_FLOAT32 = 0, TW_FLOAT64 = 1, TW_FLOAT16 = 2, TW_BFLOAT16 = 3, TW_INT64 = 4, TW_INT8 = 5, TW_UINT8 = 6, TW_INT32 = 7,
+    TW_INT16 = 8, TW_UINT16 = 9
+};
 
 /* ---- activations that linear fuses, with their default parameters */
 
@@ -135,6 +138,23 @@ void tw_cblas_sgemm(int order, int trans_a, int trans_b, ptrdiff_t m, ptrdiff_t 
                     ptrdiff_t lda, const float *b, ptrdiff_t ldb, float beta, float *c, ptrdiff_t ldc);
 void tw_cblas_dgemm(int order, int trans_a, int trans_b, ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, double alpha, const double *a,
                     ptrdiff_t lda, const double *b, ptrdiff_t ldb, double beta, double *c, ptrdiff_t ldc);
+
+/* ---- qgemm: products of 8-bit integers, exact modulo 2^32, the same bits on every instruction set and number of threads */
+
+/* c = (a - a_zero) (b - b_zero), a (m, k) and b (k, n) of TW_INT8 or TW_UINT8, c (m, n) of int32, for every index of the batch
+ * axes. The zero points are numbers of int32, one a row of a, one a column of b, `step` apart (0: one for all), or NULL for 0.
+ * c must overlap none of the others nor itself. */
+typedef struct {
+    int a_type, b_type;
+    ptrdiff_t m, n, k;
+    tw_matrix a, b, c;
+    const int32_t *a_zero, *b_zero;
+    ptrdiff_t a_zero_step, b_zero_step;
+    int batch_axes;
+    const ptrdiff_t *batch_shape, *a_batch, *b_batch, *c_batch; /* batch_axes lengths and strides */
+    const ptrdiff_t *a_zero_batch, *b_zero_batch;               /* NULL: the same zero points for all */
+    const void *packed; /* NULL, or what tw_pack_integer made of b, which then is not read; b_batch must be 0 */
+} tw_qgemm_call;
 
 /* ---- activation, element by element: y = f(x), dx = dy f'(x). dtype TW_FLOAT32 or TW_FLOAT64; matrices of rows x cols with
  * any strides; y may be x, and dx may be dy or x, where the strides are the same. param: slope of leaky_relu, alpha of elu. */

@@ -21,13 +21,20 @@ static int dtype_of(int type_num) {
     case NPY_DOUBLE: return TW_FLOAT64;
     case NPY_HALF: return TW_FLOAT16;
     case NPY_INT64: return TW_INT64;
+    case NPY_BYTE: return TW_INT8;
+    case NPY_UBYTE: return TW_UINT8;
+    case NPY_INT: return TW_INT32;
+    case NPY_SHORT: return TW_INT16;
+    case NPY_USHORT: return TW_UINT16;
     default: return type_num == bfloat16_number ? TW_BFLOAT16 : -1;
     }
 }
 
 static const int type_nums[] = {[TW_FLOAT32] = NPY_FLOAT, [TW_FLOAT64] = NPY_DOUBLE, [TW_FLOAT16] = NPY_HALF,
-                                [TW_INT64] = NPY_INT64};
-static const npy_intp itemsizes[] = {[TW_FLOAT32] = 4, [TW_FLOAT64] = 8, [TW_FLOAT16] = 2, [TW_BFLOAT16] = 2, [TW_INT64] = 8};
+                                [TW_INT64] = NPY_INT64, [TW_INT8] = NPY_BYTE,   [TW_UINT8] = NPY_UBYTE,
+                                [TW_INT32] = NPY_INT,   [TW_INT16] = NPY_SHORT, [TW_UINT16] = NPY_USHORT};
+static const npy_intp itemsizes[] = {[TW_FLOAT32] = 4, [TW_FLOAT64] = 8, [TW_FLOAT16] = 2, [TW_BFLOAT16] = 2, [TW_INT64] = 8,
+                                     [TW_INT8] = 1,    [TW_UINT8] = 1,   [TW_INT32] = 4,   [TW_INT16] = 2,    [TW_UINT16] = 2};
 
 static int view_array(PyObject *object, int flags, tw_view *view) {
     if (Py_TYPE(object) != &PyArray_Type)

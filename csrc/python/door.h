@@ -26,7 +26,7 @@
 typedef struct {
     char *data;
     const npy_intp *shape, *strides; // strides in bytes; they live as long as the array object
-    int ndim, dtype; // dtype: TW_FLOAT32 ... TW_INT64
+    int ndim, dtype; // dtype: TW_FLOAT32 ... TW_UINT16
     npy_intp itemsize;
     PyObject *object;
 } tw_view;
