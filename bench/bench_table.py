@@ -15,7 +15,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     config = metafunc.config
     rows = [pytest.param(spec.name, case, kernel.values[0],
                          id=f"{spec.name}-{case.label}-{kernel.id}".replace(" ", "-"))
-            for spec, _, _, case in cases((), config.getoption("--size").split(","), ("float32",))
+            for spec, _, _, case in cases((), config.getoption("--size").split(","))
             for kernel in kernels_of(spec.name, config.getoption("--ladder"))]
     metafunc.parametrize(("op", "case", "kernel"), rows)
 

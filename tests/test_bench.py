@@ -130,12 +130,22 @@ def test_without_the_library_parts_are_unknown(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_cases_are_those_of_the_table() -> None:
-    found = comparison.cases((), ("small",), ("float32",))
-    assert [spec.name for spec, *_ in found] == [name for name, spec in registry.specs().items()
-                                                 for _ in spec.bench(np.random.default_rng(0), "float32", "small")]
+    found = comparison.cases((), ("small",))
+    assert [spec.name for spec, *_ in found] == [
+        name for name, spec in registry.specs().items() for dtype in spec.dtypes
+        if dtype == "float32" or "float32" not in spec.dtypes
+        for _ in spec.bench(np.random.default_rng(0), dtype, "small")]
 
 
-@pytest.mark.parametrize("wrong", [{"size": "huge"}, {"dtype": "int8"}])
+def test_operations_on_integers_come_with_all_their_dtypes_or_with_those_asked_for(monkeypatch) -> None:
+    bytes_only = dataclasses.replace(registry.spec("relu"), dtypes=("int8", "uint8"),
+                                     bench=lambda rng, dtype, size: [Case((np.ones(3, dtype),))])
+    monkeypatch.setitem(registry.specs(), "relu", bytes_only)
+    for asked, shown in ((None, ["int8", "uint8"]), (("uint8",), ["uint8"]), (("float32",), [])):
+        assert [dtype for *_, dtype, _ in comparison.cases(["relu"], ["small"], asked)] == shown
+
+
+@pytest.mark.parametrize("wrong", [{"size": "huge"}, {"dtype": "int3"}])
 def test_unknown_names_are_refused(wrong: dict) -> None:
     with pytest.raises(ArgumentError):
         bench.compare(["relu"], **wrong)
@@ -153,6 +163,23 @@ def test_every_backend_is_compared_or_has_a_reason() -> None:
         assert all(s.reason for s in found.skipped)
         assert "numpy" in ran
     assert all(r.ratio == 1 for r in found.results if r.kernel == "numpy")
+
+
+def test_the_calls_that_a_fused_one_stands_for_are_shown_under_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def parts(call: registry.Call) -> list[tuple[str, Case]]:
+        x, w, bias, _ = call.inputs
+        return [("matmul", Case((x, w.T), label="product")), ("relu", Case((bias,), label="activation"))]
+
+    spec, case = small_case("linear")
+    monkeypatch.setitem(registry.specs(), "linear", dataclasses.replace(spec, parts=parts, bench=lambda *_: [case]))
+    found = bench.compare(["linear"], size="small")
+    assert not found.wrong
+    headings = [heading for heading, _ in report.groups(found.results)]
+    assert headings == [f"linear {case.label}", "+ product: matmul", "+ activation: relu"]
+    assert {r.part_of for r in found.results if r.op != "linear"} == {f"linear {case.label}"}
+    assert all(r.seconds for r in found.results)
+    assert {count for _, count in report.mean_ratios(found.results).values()} <= {1}  # parts count in no mean
+    assert bench.from_json(bench.to_json(found)) == found
 
 
 def test_a_wrong_kernel_is_reported_and_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:

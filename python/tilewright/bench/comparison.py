@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from ..core import capability, dispatch, registry, threads
-from ..core.registry import FLOATS, HALVES, Case, Kernel, Spec
+from ..core.registry import Case, Kernel, Spec
 from .accuracy import Accuracy, Expectation, poisoned
 from .host import machine
-from .peaks import roof
+from .peaks import copy_peak, dot_peak, fma_peak, roof
 from .timing import interleaved
 
 SIZES = ("small", "medium", "large")
 BASELINE = "numpy"
+DTYPE = "float32"
 SETTLE = 0.03  # seconds; idle BLAS and OpenMP threads spin about as long, on CPUs that the next contestant wants
 
 
@@ -36,10 +37,11 @@ class Result:
     accuracy: Accuracy
     seconds: float | None  # median over the turns; None where the result was wrong
     spread: float | None  # distance of the quartiles, relative to the median
-    unit: str  # "GFLOP/s" | "GB/s"
+    unit: str  # "GFLOP/s" | "GOP/s" | "GB/s"
     rate: float | None
     of_peak: float | None  # part of the measured peak that is the kernel's roof
     ratio: float | None  # NumPy's time divided by this one: above 1 is faster than NumPy
+    part_of: str = ""  # the fused operation and its case, where this is one of the calls it stands for
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +88,30 @@ def contestants(spec: Spec, ladder: bool = False) -> tuple[list[Kernel], list[Sk
     return found, missing
 
 
-def cases(ops: Sequence[str], sizes: Sequence[str], dtypes: Sequence[str]) -> list[tuple[Spec, str, str, Case]]:
+def cases(ops: Sequence[str], sizes: Sequence[str],
+          dtypes: Sequence[str] | None = None) -> list[tuple[Spec, str, str, Case]]:
     """(spec, size, dtype, case) of every benchmark; all operations where none is named."""
     registry.check_names("size", sizes, SIZES)
-    registry.check_names("dtype", dtypes, FLOATS + HALVES)
+    registry.check_names("dtype", dtypes or (), {name: 0 for spec in registry.specs().values() for name in spec.dtypes})
     chosen = [registry.spec(op) for op in ops] if ops else list(registry.specs().values())
     rng = np.random.default_rng(0)
-    return [(spec, size, dtype, case) for spec in chosen for dtype in dtypes if dtype in spec.dtypes
+    return [(spec, size, dtype, case) for spec in chosen for dtype in _dtypes(spec, dtypes)
             for size in sizes for case in spec.bench(rng, dtype, size)]
 
 
+def _dtypes(spec: Spec, asked: Sequence[str] | None) -> Sequence[str]:
+    """Those asked for that the operation has; by default float32, or all that an operation on integers has."""
+    if asked is None:
+        return (DTYPE,) if DTYPE in spec.dtypes else spec.dtypes
+    return [name for name in asked if name in spec.dtypes]
+
+
 def compare(ops: Sequence[str] = (), *, size: str | Sequence[str] = "medium",
-            dtype: str | Sequence[str] = "float32", threads: int = 1, ladder: bool = False,
+            dtype: str | Sequence[str] | None = None, threads: int = 1, ladder: bool = False,
             progress: Callable[[int, int, str], object] | None = None) -> Comparison:
     """Check and time every kernel of the named operations, or of all; `progress(done, total, what)` is told on the way.
+
+    dtype: by default float32, and all that an operation on integers has. What a fused operation is made of follows it.
 
     >>> found = compare(["relu"], size="small")
     >>> found.wrong
@@ -113,13 +125,15 @@ def compare(ops: Sequence[str] = (), *, size: str | Sequence[str] = "medium",
             if progress:
                 progress(done, len(work), f"{spec.name} {case.label}")
             _one(found, spec, size_, dtype_, case, ladder)
-        found.peaks = _peaks_of(dtype)
+            for op, part in spec.parts(spec.prepare(case.inputs, case.attrs)) if spec.parts else ():
+                _one(found, registry.spec(op), size_, dtype_, part, False, f"{spec.name} {case.label}")
+        found.peaks = _peaks_of(found.results)
     found.skipped = _summarised(found.skipped)
     found.seconds = time.perf_counter() - start
     return found
 
 
-def _one(found: Comparison, spec: Spec, size: str, dtype: str, case: Case, ladder: bool) -> None:
+def _one(found: Comparison, spec: Spec, size: str, dtype: str, case: Case, ladder: bool, part_of: str = "") -> None:
     """Add the results of all kernels on one case."""
     expectation = Expectation(spec, case)
     kernels, missing = contestants(spec, ladder)
@@ -145,7 +159,7 @@ def _one(found: Comparison, spec: Spec, size: str, dtype: str, case: Case, ladde
         found.results.append(Result(
             spec.name, case.label, size, dtype, name, kernel.describe(expectation.fresh()) if seconds else "",
             accuracy, seconds, _spread(mine) if mine else None, under.unit, under.rate(seconds) if seconds else None,
-            under.part(seconds) if seconds else None, baseline / seconds if baseline and seconds else None))
+            under.part(seconds) if seconds else None, baseline / seconds if baseline and seconds else None, part_of))
 
 
 def _checked(expectation: Expectation, kernel: Kernel) -> Accuracy:
@@ -169,10 +183,15 @@ def _spread(times: list[float]) -> float:
     return (high - low) / median(times)
 
 
-def _peaks_of(dtype: str | Sequence[str]) -> dict[str, float | None]:
-    from .peaks import copy_peak, fma_peak
-    names = (dtype,) if isinstance(dtype, str) else dtype
-    return {f"fma {name}": fma_peak(name) for name in names} | {"copy in memory": copy_peak()}
+def _peaks_of(results: Iterable[Result]) -> dict[str, float | None]:
+    """The peaks that the results are held against."""
+    found: dict[str, float | None] = {}
+    for r in results:
+        if r.unit == "GFLOP/s":
+            found[f"fma {r.dtype}"] = fma_peak(r.dtype)
+        elif r.unit == "GOP/s":
+            found["int8 dot products"] = dot_peak()
+    return found | {"copy in memory": copy_peak()}
 
 
 def _summarised(skipped: Iterable[Skipped]) -> list[Skipped]:

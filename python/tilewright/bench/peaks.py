@@ -1,8 +1,9 @@
 """What this machine can do at most, measured once a process, and how near a call comes to it.
 
-A call is held against one of two roofs. Where it does at least FLOPS_PER_BYTE operations for each byte that it must
-move, that is the rate of multiply-adds in registers; elsewhere the rate of copying as many bytes, which for operands
-that fit a cache is that cache's. The C library measures both, on the threads and with the instruction set in use.
+A call is held against one of two roofs. Where it does enough operations for each byte that it must move, that is the
+rate of multiply-adds in registers: of its float dtype, or of the dot products of int8 that integer products are made
+of. Elsewhere it is the rate of copying as many bytes, which for operands that fit a cache is that cache's. The C
+library measures all of them, on the threads and with the instruction sets in use.
 """
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import numpy as np
 from ..core import native, threads
 from ..core.registry import Call, Spec
 
-FLOPS_PER_BYTE = 4.0
+OPERATIONS_PER_BYTE = {"FMA": 4.0, "dot": 16.0}  # dot products of int8 are about four times as fast
 SECONDS = 0.06  # spent on one measurement
 SMALLEST, LARGEST = 1 << 14, 1 << 28  # bytes; 256 MiB lies far beyond any cache
 
@@ -36,6 +37,14 @@ def _fma(dtype: str, number: int) -> float | None:
 
 
 @cache
+def _dot(number: int) -> float | None:
+    if native.lib is None:
+        return None
+    measured = native.lib.tw_measure_dot(SECONDS)
+    return _on_one(measured, lambda: _dot(1)) if number > 1 else measured or None
+
+
+@cache
 def _copy(nbytes: int, number: int) -> float | None:
     if native.lib is None:
         return None
@@ -48,6 +57,11 @@ def fma_peak(dtype: str = "float32") -> float | None:
     return _fma("float64" if dtype == "float64" else "float32", threads.get_num_threads())
 
 
+def dot_peak() -> float | None:
+    """Operations (two a product of int8 that is added up) per second in registers; None without the C library."""
+    return _dot(threads.get_num_threads())
+
+
 def copy_peak(nbytes: float = LARGEST) -> float | None:
     """Bytes per second, read and written, of a copy that touches about `nbytes`; None without the C library."""
     power = 1 << max(int(nbytes) - 1, 0).bit_length()
@@ -58,13 +72,13 @@ def copy_peak(nbytes: float = LARGEST) -> float | None:
 class Roof:
     """The limit a call is held against: its kind, the call's work in that unit, the machine's peak (None: unknown)."""
 
-    kind: str  # "FMA" | "memory"
-    work: float  # FLOP or bytes
-    peak: float | None  # FLOP/s or B/s
+    kind: str  # "FMA" | "dot" | "memory"
+    work: float  # FLOP, operations or bytes
+    peak: float | None  # as many a second
 
     @property
     def unit(self) -> str:
-        return "GFLOP/s" if self.kind == "FMA" else "GB/s"
+        return {"FMA": "GFLOP/s", "dot": "GOP/s", "memory": "GB/s"}[self.kind]
 
     def rate(self, seconds: float) -> float:
         """In `unit`."""
@@ -78,6 +92,8 @@ class Roof:
 def roof(spec: Spec, call: Call) -> Roof:
     """Which roof a call stands under, and how high it is."""
     flops, nbytes = float(spec.flops(call)), float(spec.nbytes(call))
-    if flops >= FLOPS_PER_BYTE * nbytes:
-        return Roof("FMA", flops, fma_peak(np.dtype(call.dtype).name))
-    return Roof("memory", nbytes, copy_peak(nbytes))
+    sums = spec.sums(call) if spec.sums else np.dtype(call.dtype).name
+    kind = "dot" if sums == "int32" else "FMA"
+    if flops < OPERATIONS_PER_BYTE[kind] * nbytes:
+        return Roof("memory", nbytes, copy_peak(nbytes))
+    return Roof(kind, flops, dot_peak() if kind == "dot" else fma_peak(sums))

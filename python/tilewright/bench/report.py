@@ -8,7 +8,7 @@ from statistics import geometric_mean
 from typing import Any
 
 from .accuracy import Accuracy
-from .comparison import BASELINE, Comparison, Result, Skipped
+from .comparison import BASELINE, DTYPE, Comparison, Result, Skipped
 
 
 def time_text(seconds: float | None) -> str:
@@ -37,16 +37,17 @@ def part_text(part: float | None) -> str:
 
 
 def groups(results: Iterable[Result]) -> Iterator[tuple[str, list[Result]]]:
-    """Results by case, each with its heading."""
-    for (op, case, dtype, _), rows in groupby(results, key=lambda r: (r.op, r.case, r.dtype, r.size)):
-        yield f"{op} {case}" + ("" if dtype == "float32" else f" {dtype}"), list(rows)
+    """Results by case, each with its heading; the parts of a fused operation follow it."""
+    for (op, case, dtype, _, part_of), rows in groupby(results, lambda r: (r.op, r.case, r.dtype, r.size, r.part_of)):
+        heading = f"+ {case}: {op}" if part_of else f"{op} {case}" + ("" if dtype == DTYPE else f" {dtype}")
+        yield heading, list(rows)
 
 
 def mean_ratios(results: Iterable[Result]) -> dict[str, tuple[float, int]]:
-    """For each kernel but NumPy's: the geometric mean of its ratios to NumPy, and over how many cases."""
+    """For each kernel but NumPy's: the geometric mean of its ratios to NumPy, and over how many cases; no parts."""
     ratios: dict[str, list[float]] = {}
     for r in results:
-        if r.ratio and r.kernel != BASELINE:
+        if r.ratio and r.kernel != BASELINE and not r.part_of:
             ratios.setdefault(r.kernel, []).append(r.ratio)
     return {name: (geometric_mean(many), len(many)) for name, many in ratios.items()}
 
@@ -55,7 +56,8 @@ def peak_lines(comparison: Comparison) -> list[str]:
     """The measured peaks that "of peak" refers to."""
     if not any(comparison.peaks.values()):
         return ["of peak: unknown without the C library, which measures it"]
-    known = ", ".join(f"{name} {peak / 1e9:.3g} {'GFLOP/s' if name.startswith('fma') else 'GB/s'}"
+    units = {"fma": "GFLOP/s", "int8": "GOP/s"}
+    known = ", ".join(f"{name} {peak / 1e9:.3g} {units.get(name.split()[0], 'GB/s')}"
                       for name, peak in comparison.peaks.items() if peak)
     return [f"of peak: measured here ({known}); GB/s are held against a copy of as many bytes, which may fit a cache"]
 

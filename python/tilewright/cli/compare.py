@@ -22,7 +22,8 @@ def compare(
     ops: Annotated[list[str] | None, typer.Argument(metavar="[OP]...", help="Operations; all by default.")] = None,
     size: Annotated[str, typer.Option(help="small, medium or large.")] = "medium",
     threads: Annotated[int, typer.Option(min=1, help="For every contestant, NumPy's BLAS included.")] = 1,
-    dtype: Annotated[str, typer.Option(help="float32, float64, float16 or bfloat16.")] = "float32",
+    dtype: Annotated[str | None, typer.Option(help="float32, float64, float16, bfloat16, int8 ...; by default float32, "
+                                                   "and all of operations on integers.")] = None,
     ladder: Annotated[bool, typer.Option("--ladder", help="Also the steps that lead to the kernels: c:naive.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write all; - is stdout.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table instead.")] = False,
