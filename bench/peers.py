@@ -98,23 +98,27 @@ def serve(pipe: Any, who: str, suite: str, threads: int) -> None:
 
 def measure(suite: str, threads: int, backends: Sequence[str], seconds: float, missing: dict[str, str],
             tell: Callable[[str], object] = str, cases: Sequence[str] = ()) -> list[Row]:
-    """All cases of a suite, or those given. Who cannot run a case goes into `missing` with the first reason."""
+    """All cases of a suite, or those given. Who cannot run a case goes into `missing` with the first reason.
+
+    A turn is as many calls for one contestant as for another, so that none is helped by what a longer turn keeps warm.
+    """
     names = [*(f"tilewright:{backend}" for backend in backends), *peer_calls.PEERS[suite]]
     contestants = [Contestant(who, suite, threads) for who in names]
     rows: list[Row] = []
     for case in cases or peer_calls.SUITES[suite]:
         tell(case)
-        counts = {}
+        once: dict[Contestant, float] = {}
         for c in contestants:
-            once = c.ask(case)
-            if isinstance(once, str):
-                missing.setdefault(f"{c.who}, {suite}", once)
+            answer = c.ask(case)
+            if isinstance(answer, str):
+                missing.setdefault(f"{c.who}, {suite}", answer)
             else:
-                counts[c] = max(1, round(TURN / max(once, 1e-7)))
-        peers = [c.who for c in counts if not c.who.startswith("tilewright")]
+                once[c] = answer
+        peers = [c.who for c in once if not c.who.startswith("tilewright")]
         if not peers:
             continue
-        times = rounds(counts, SETTLE if threads > 1 else 0.0, seconds)
+        count = max(1, round(TURN / median(once.values())))
+        times = rounds(list(once), count, SETTLE if threads > 1 else 0.0, seconds)
         best = min(peers, key=lambda who: median(times[who]))
         for backend in backends:
             if mine := times.get(f"tilewright:{backend}"):
@@ -124,12 +128,12 @@ def measure(suite: str, threads: int, backends: Sequence[str], seconds: float, m
     return rows
 
 
-def rounds(counts: dict[Contestant, int], settle: float, seconds: float) -> dict[str, list[float]]:
-    """Seconds a call of each contestant, round after round; `counts` says how many calls make a turn."""
-    times: dict[str, list[float]] = {c.who: [] for c in counts}
+def rounds(contestants: Sequence[Contestant], count: int, settle: float, seconds: float) -> dict[str, list[float]]:
+    """Seconds a call of each contestant, round after round; `count` calls make a turn."""
+    times: dict[str, list[float]] = {c.who: [] for c in contestants}
     stop, number = time.perf_counter() + seconds, 0
     while number < LEAST or time.perf_counter() < stop:
-        for c, count in counts.items():
+        for c in contestants:
             time.sleep(settle)
             answer = c.ask(count)
             if isinstance(answer, str):
