@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-HEAVY = ("numba", "llvmlite", "scipy", "typer", "rich", "click", "matplotlib", "ml_dtypes", "torch", "pytest")
+HEAVY = ("numba", "llvmlite", "scipy", "typer", "rich", "click", "matplotlib", "ml_dtypes", "torch", "onnx",
+         "pytest")
 
 
 def loaded(code: str, env: dict[str, str]) -> set[str]:
@@ -19,7 +20,8 @@ def loaded(code: str, env: dict[str, str]) -> set[str]:
 
 @pytest.mark.parametrize("code", [
     "import tilewright",
-    "import tilewright as tw; tw.__version__; tw.relu; tw.explain; tw.backends; tw.errors; tw.Tensor; tw.nn; tw.optim",
+    "import tilewright as tw; tw.__version__; tw.relu; tw.explain; tw.backends; tw.errors; tw.Tensor; tw.nn; tw.optim; "
+    "tw.onnx.export",
     "import tilewright as tw; dir(tw); tw.backends()",
     "import tilewright.ops",
     "import tilewright.core.registry as r; r.specs()",

@@ -27,8 +27,8 @@ _HOMES = {
     "autograd": ("Tensor", "compile", "no_grad", "gradcheck"),
 }
 _PLACES = {name: home for home, names in _HOMES.items() for name in names}
-_PARTS = {"autograd": "autograd", "bench": "bench", "data": "data", "errors": "core.errors", "nn": "nn", "ops": "ops",
-          "optim": "optim"}
+_PARTS = {"autograd": "autograd", "bench": "bench", "data": "data", "errors": "core.errors", "nn": "nn", "onnx": "onnx",
+          "ops": "ops", "optim": "optim"}
 
 
 def __getattr__(name: str) -> Any:
