@@ -88,8 +88,8 @@ class Spec:
                                        run(op, *inputs, **attrs) calls another public operation
     like: for each result, the input whose shape and dtype it has (None: none of them); () where that says nothing
     may_alias: inputs whose memory `out` may be; mutates: inputs that are changed in place (then there are no outputs)
-    parts(call) -> (operation, Case), ...    of an operation that fuses several: the calls that do it one after the other,
-                                       labelled with what they do in it; compare times them apart
+    parts(call) -> (operation, Case), ...    of an operation that fuses several: the calls that do it one by one, each
+                                       labelled with what it does there; compare times them apart
     sums(call): name of the dtype in which products are summed, "int32" for integers; None: that of the call
     """
 
