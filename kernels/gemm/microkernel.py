@@ -43,7 +43,7 @@ PREFETCH = 8  # steps of k between the prefetch of a row of b and its use
 INTP = ir.IntType(64)
 
 
-class _Emitter:
+class Emitter:
     """What the code of one tile is written with; `v` is the vector type."""
 
     def __init__(self, builder, dtype):
@@ -80,7 +80,7 @@ class _Emitter:
         return self.builder.call(callee, [x, y, z])
 
 
-def _emit_sums(e: _Emitter, rows: int, vectors: int, g: dict) -> list[list]:
+def emit_sums(e: Emitter, rows: int, vectors: int, g: dict) -> list[list]:
     """The loop over k; returns the sums, one vector each."""
     builder, zero = e.builder, ir.Constant(e.v.ir, None)
     cells = [[cgutils.alloca_once(builder, e.v.ir) for _ in range(vectors)] for _ in range(rows)]
@@ -106,7 +106,7 @@ def _emit_sums(e: _Emitter, rows: int, vectors: int, g: dict) -> list[list]:
     return [[builder.load(cell) for cell in row] for row in cells]
 
 
-def _emit_epilogue(e: _Emitter, sums: list[list], g: dict, with_c: bool, last_mask) -> None:
+def _emit_epilogue(e: Emitter, sums: list[list], g: dict, with_c: bool, last_mask) -> None:
     """out = alpha * sums [+ beta * c], the last vector of each row under a mask (None: whole)."""
     alpha, beta = (splat(e.builder, g[name], e.v.lanes) for name in ("alpha", "beta"))
     for i, row in enumerate(sums):
@@ -120,10 +120,10 @@ def _emit_epilogue(e: _Emitter, sums: list[list], g: dict, with_c: bool, last_ma
             e.store(value, e.at(at_out, j * e.width), mask)
 
 
-def _emit_tile(e: _Emitter, rows: int, vectors: int, g: dict) -> None:
+def _emit_tile(e: Emitter, rows: int, vectors: int, g: dict) -> None:
     """A tile of rows x vectors, of which the last vector may be ragged."""
     builder = e.builder
-    sums = _emit_sums(e, rows, vectors, g)
+    sums = emit_sums(e, rows, vectors, g)
     last = builder.sub(g["n"], INTP((vectors - 1) * e.v.lanes))
     mask = lane_mask(builder, last, e.v.lanes)
     reads_c = builder.fcmp_unordered("!=", g["beta"], ir.Constant(e.scalar, 0.0))
@@ -149,7 +149,7 @@ def _typed(names, alpha):
 def tile(typing, rows, n, k, a, a_row, a_k, b, b_k, alpha, beta, c, c_row, out, out_row):
     """See the head of this file; alpha, a float32 or float64, decides the dtype."""
     def codegen(context, builder, sig, args):
-        e, g = _Emitter(builder, alpha), dict(zip(_TILE, args, strict=True))
+        e, g = Emitter(builder, alpha), dict(zip(_TILE, args, strict=True))
         vectors = builder.sdiv(builder.add(g["n"], INTP(e.v.lanes - 1)), INTP(e.v.lanes))  # as many as n needs
         for rows in ROWS:
             with builder.if_then(builder.icmp_signed("==", g["rows"], INTP(rows))):
@@ -160,7 +160,7 @@ def tile(typing, rows, n, k, a, a_row, a_k, b, b_k, alpha, beta, c, c_row, out, 
     return _typed(_TILE, alpha), codegen
 
 
-def _emit_dots(e: _Emitter, rows: int, columns: int, g: dict) -> None:
+def _emit_dots(e: Emitter, rows: int, columns: int, g: dict) -> None:
     """rows x columns dot products of k elements, the last vector of each under a mask."""
     builder, zero = e.builder, ir.Constant(e.v.ir, None)
     cells = [[cgutils.alloca_once(builder, e.v.ir) for _ in range(columns)] for _ in range(rows)]
@@ -201,7 +201,7 @@ def _emit_dots(e: _Emitter, rows: int, columns: int, g: dict) -> None:
 def dots(typing, rows, n, k, a, a_row, b, b_column, alpha, beta, c, c_row, out, out_row):
     """See the head of this file; rows of a and columns of b are contiguous."""
     def codegen(context, builder, sig, args):
-        e, g = _Emitter(builder, alpha), dict(zip(_DOTS, args, strict=True))
+        e, g = Emitter(builder, alpha), dict(zip(_DOTS, args, strict=True))
         for rows in DOT_ROWS:
             for columns in DOT_ROWS:
                 fits = builder.and_(builder.icmp_signed("==", g["rows"], INTP(rows)),
@@ -229,7 +229,7 @@ def transpose_block(typing, like, to, to_row, source, source_row):
     ty = vector(like.dtype)
 
     def codegen(context, builder, sig, args):
-        e, (to, to_row, source, source_row) = _Emitter(builder, like.dtype), args[1:]
+        e, (to, to_row, source, source_row) = Emitter(builder, like.dtype), args[1:]
         n = ty.lanes
         rows = [e.load(e.at(source, builder.mul(source_row, INTP(i)))) for i in range(n)]
         size = n // 2

@@ -1,0 +1,1 @@
+"""Products of integers, and of floats through them."""
