@@ -12,12 +12,14 @@ from tilewright.core import capability, registry
 
 SPECS = registry.specs()
 PURE = [op for op, spec in SPECS.items() if not spec.mutates]
+FLOATING = [op for op in PURE if "float64" in SPECS[op].dtypes]
 TAKE_OUT = [op for op in PURE if "out" in getattr(ops, op).__kwdefaults__]
 AVAILABLE = capability.backends()
 
 
 def arguments(op: str, dtype: str = "float64") -> tuple[list[Any], dict[str, Any]]:
-    """Arguments of a small, contiguous call."""
+    """Arguments of a small, contiguous call; an operation on integers has its own dtypes."""
+    dtype = dtype if dtype in SPECS[op].dtypes else SPECS[op].dtypes[0]
     case = next(iter(SPECS[op].bench(np.random.default_rng(conformance.SEED), dtype, "small")))
     return list(case.inputs), dict(case.attrs)
 
@@ -60,7 +62,7 @@ def read_only(x: np.ndarray) -> np.ndarray:
 
 
 def poisoned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    return np.full(shape, np.nan, dtype)
+    return np.full(shape, 90 if np.dtype(dtype).kind in "iu" else np.nan, dtype)
 
 
 def result_form(op: str, dtype: str = "float64") -> tuple[tuple[int, ...], np.dtype]:

@@ -24,7 +24,8 @@ import numpy as np
 from tilewright import ops
 from tilewright.core import capability, checking, dispatch, native, registry, sampling, threads
 
-POISON = 0xFF  # every byte of memory to be written: a NaN in all float dtypes, and not the NaN that arithmetic makes
+POISON = 0xFF  # every byte of floats to be written: a NaN in all dtypes, and not the NaN that arithmetic makes
+INTEGER_POISON = 0x5A  # of integers, whose saturated results are bytes of 0x00, 0x7F, 0x80 and 0xFF
 GUARD = 128    # elements on both sides of it, more than any kernel writes at once
 THREADS = (1, 2, 3)
 SEED = int(os.environ.get("TILEWRIGHT_TEST_SEED", "0"))
@@ -52,15 +53,16 @@ class Guarded:
         size = math.prod(base)
         self.memory = np.empty(size + 2 * GUARD, dtype)
         self._bytes = self.memory.view(np.uint8)
-        self._bytes[:] = POISON
+        self._poison = INTEGER_POISON if self.memory.dtype.kind in "iu" else POISON
+        self._bytes[:] = self._poison
         self.array = cut(self.memory[GUARD:GUARD + size].reshape(base))
         assert self.array.shape == shape
 
     def take(self) -> tuple[np.ndarray, str | None]:
         """What was written into the array, and a complaint about what was written beside it."""
         result = self.array.copy()
-        self.array[...] = np.full(self.memory.itemsize, POISON, np.uint8).view(self.memory.dtype)
-        wrong = np.flatnonzero(self._bytes != POISON) - GUARD * self.memory.itemsize
+        self.array[...] = np.full(self.memory.itemsize, self._poison, np.uint8).view(self.memory.dtype)
+        wrong = np.flatnonzero(self._bytes != self._poison) - GUARD * self.memory.itemsize
         return result, f"wrote outside the result, at byte {wrong[0]} of its memory" if wrong.size else None
 
 

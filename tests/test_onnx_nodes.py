@@ -1,7 +1,6 @@
 """ONNX's own node tests, for the operations that ONNX names and the table has, on every backend.
 
-Cases that do not fit are skipped with their reason, which the end of the run prints. The integer products
-(MatMulInteger, QLinearMatMul, MatMul of integers) are out of scope: this table computes on floats.
+Cases that do not fit are skipped with their reason, which the end of the run prints.
 """
 from __future__ import annotations
 
@@ -76,6 +75,16 @@ def gather(backend: str, inputs: list, attrs: dict) -> list[Result]:
     return [np.moveaxis(rows, range(indices.ndim), range(axis, axis + indices.ndim))]
 
 
+def quantization(f: Callable[..., Any], inputs: int) -> Callable[..., list[Result]]:
+    """Optional inputs may be missing at the end; axis, block_size and, for quantizing, the dtype of the result."""
+    def adapter(backend: str, given: list, attrs: dict) -> list[Result]:
+        named = {name: attrs[name] for name in ("axis", "block_size") if name in attrs}
+        if "output_dtype" in attrs:
+            named["output_dtype"] = onnx.helper.tensor_dtype_to_np_dtype(attrs["output_dtype"])
+        return [f(*given, *(None,) * (inputs - len(given)), backend=backend, **named)]
+    return adapter
+
+
 def momentum(backend: str, inputs: list, attrs: dict) -> list[Result]:
     rate, _, *arrays = inputs
     n = len(arrays) // 3
@@ -105,7 +114,13 @@ ADAPTERS: dict[str, Callable[[str, list, dict], list[Result]]] = {
     "Dropout": dropout,
     "Gather": gather,
     "Momentum": momentum,
+    "MatMulInteger": quantization(tw.matmul_integer, 4),
+    "QLinearMatMul": quantization(tw.qlinear_matmul, 8),
+    "QuantizeLinear": quantization(tw.quantize_linear, 3),
+    "DequantizeLinear": quantization(tw.dequantize_linear, 3),
+    "DynamicQuantizeLinear": lambda backend, inputs, attrs: list(tw.dynamic_quantize_linear(*inputs, backend=backend)),
 }
+QUANTIZED = ("MatMulInteger", "QLinearMatMul", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
 OTHERS = {  # operations of ONNX that are near to ours, all of whose cases are left out
     "NegativeLogLikelihoodLoss": "takes log-probabilities as they are, where cross_entropy takes logits",
     "Adam": "its cases are at update count 0, without the bias correction that adam_step always makes",
@@ -116,6 +131,9 @@ def left_out(op: str, inputs: list, attrs: dict, outputs: int) -> str | None:
     """Why a case is not one of ours."""
     if op in OTHERS:
         return OTHERS[op]
+    if op in QUANTIZED:
+        floats = {x.dtype.name for x in inputs if x.dtype.itemsize == 1 and "float" in x.dtype.name}
+        return f"{', '.join(floats)} is no integer" if floats else None
     allowed = (*FLOATS, np.float16) if op == "MatMul" else FLOATS
     if inputs[0].dtype not in allowed:
         return f"{inputs[0].dtype} is not among the dtypes"
@@ -132,6 +150,11 @@ def left_out(op: str, inputs: list, attrs: dict, outputs: int) -> str | None:
     return None
 
 
+def _array(x: Any) -> Any:
+    """Tensors of types that NumPy lacks come as messages."""
+    return onnx.numpy_helper.to_array(x) if isinstance(x, onnx.TensorProto) else x
+
+
 def cases() -> list[Any]:
     """Every case that is one node of an operation above."""
     params = []
@@ -142,7 +165,7 @@ def cases() -> list[Any]:
         graph = case.model.graph
         if len(graph.node) != 1 or graph.node[0].op_type not in {**ADAPTERS, **OTHERS}:
             continue
-        node, (inputs, outputs) = graph.node[0], case.data_sets[0]
+        node, (inputs, outputs) = graph.node[0], [[_array(x) for x in arrays] for arrays in case.data_sets[0]]
         attrs = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         reason = left_out(node.op_type, inputs, attrs, len(outputs))
         skip = [pytest.mark.skip(reason=f"ONNX {node.op_type}: {reason}")] if reason else []

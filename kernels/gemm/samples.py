@@ -18,7 +18,7 @@ BENCH_SHAPES = {  # (M, N, K): square, few rows, tall and narrow, a layer of an 
 LAYERS = [(32, 64, 64), (128, 512, 784), (64, 3072, 768)]
 
 
-def _shapes(rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
+def shapes(rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
     """Each axis over the tile edges while the others are odd; empty axes; K across a block of 512; random thirds."""
     for e in sampling.EDGES:
         yield from ((e, 19, 21), (21, e, 19), (19, 21, e))
@@ -37,7 +37,7 @@ def _with_specials(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
 
 def matmul_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
     new = sampling.normal
-    for i, (m, n, k) in enumerate(_shapes(rng)):
+    for i, (m, n, k) in enumerate(shapes(rng)):
         la, lb = sampling.any_layout(rng), sampling.any_layout(rng)
         a, b = new(rng, (m, k), dtype, la), new(rng, (k, n), dtype, lb)
         yield Case((a, b), label=f"{m}x{n}x{k} {la} {lb}")
@@ -61,7 +61,7 @@ def matmul_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
 
 def gemm_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
     new = sampling.normal
-    for i, (m, n, k) in enumerate(_shapes(rng)):
+    for i, (m, n, k) in enumerate(shapes(rng)):
         ta, tb, layout = bool(i & 1), bool(i & 2), sampling.any_layout(rng)
         c = (None, (m, n), (n,), (m, 1), (1, n), ())[i % 6]
         attrs = {"alpha": (1.0, 0.5, -1.3, 0.0)[i % 4], "beta": (1.0, 0.0, 0.7)[i % 3], "trans_a": ta, "trans_b": tb}
@@ -77,7 +77,7 @@ def gemm_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
 def linear_cases(activations: Sequence[str | None]) -> Any:
     def cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
         new = sampling.normal
-        for i, (m, n, k) in enumerate(_shapes(rng)):
+        for i, (m, n, k) in enumerate(shapes(rng)):
             layout, activation = sampling.any_layout(rng), activations[i % len(activations)]
             x, w = new(rng, (m, k), dtype, layout), new(rng, (n, k), dtype, layout)
             bias = new(rng, (n,), dtype, layout) if i % 4 else None
@@ -96,7 +96,7 @@ def linear_cases(activations: Sequence[str | None]) -> Any:
 
 def linear_backward_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
     new = sampling.normal
-    for m, n, k in _shapes(rng):
+    for m, n, k in shapes(rng):
         layout = sampling.any_layout(rng)
         yield Case((new(rng, (m, n), dtype, layout), new(rng, (m, k), dtype, layout), new(rng, (n, k), dtype, layout)),
                    label=f"{m}x{n}x{k} {layout}")
@@ -105,7 +105,7 @@ def linear_backward_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case
 
 def linear_backward_weights_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
     new = sampling.normal
-    for i, (m, n, k) in enumerate(_shapes(rng)):
+    for i, (m, n, k) in enumerate(shapes(rng)):
         layout, beta = sampling.any_layout(rng), (0.0, 1.0, 0.7)[i % 3]
         yield Case((new(rng, (m, n), dtype, layout), new(rng, (m, k), dtype, layout), new(rng, (n, k), dtype),
                     new(rng, (n,), dtype) if i % 4 else None), {"beta": beta}, f"{m}x{n}x{k} {layout} beta={beta}")

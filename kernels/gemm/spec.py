@@ -13,7 +13,8 @@ from tilewright.core import arrays
 from tilewright.core.checking import eps, tiny, ulp
 from tilewright.core.errors import AliasError, ArgumentError, DTypeError, GradientError, ShapeError
 from tilewright.core.packed import PackedMatrix
-from tilewright.core.registry import FLOATS, HALVES, Call, Spec
+from tilewright.core.quantized import QuantizedMatrix
+from tilewright.core.registry import FLOATS, HALVES, Call, Spec, spec
 
 from . import samples
 
@@ -104,6 +105,8 @@ def _rows(x: np.ndarray, name: str, copies: list[str]) -> np.ndarray:
 
 
 def _prepare_linear(inputs: tuple, attrs: dict) -> Call:
+    if isinstance(inputs[1], QuantizedMatrix):
+        return spec("quantized_linear").prepare(inputs, attrs)
     copies: list[str] = []
     x, w, bias, residual = arrays.operands("linear", ("x", "w", "bias", "residual"), inputs, FLOATS + HALVES, copies,
                                            optional=("bias", "residual"))
@@ -312,6 +315,10 @@ def _gemm_gradient(run: Any, inputs: tuple, outputs: tuple, grads: tuple, attrs:
 
 def _linear_gradient(run: Any, inputs: tuple, outputs: tuple, grads: tuple, attrs: dict) -> tuple:
     x, w, bias, residual = inputs
+    if isinstance(w, QuantizedMatrix):
+        gradient = spec("quantized_linear").gradient
+        assert gradient is not None
+        return gradient(run, inputs, outputs, grads, attrs)
     dy, activation = grads[0], attrs.get("activation")
     dresidual = None if residual is None else dy
     if activation is not None:

@@ -1,1 +1,1 @@
-"""Products of integers, and of floats through them."""
+"""Products of matrices of int8 and uint8, and linear layers with quantized weights."""

@@ -301,8 +301,9 @@ class Door:
     def __init__(self) -> None:
         self._builders: dict[str, Callable[[], Method]] = {}
         for family in registry.families():
-            module = importlib.import_module(f"tilewright.kernels.{family}.numba_cpu")
-            self._builders |= getattr(module, "DOORS", {})
+            if registry.kernels(family, "numba"):
+                module = importlib.import_module(f"tilewright.kernels.{family}.numba_cpu")
+                self._builders |= getattr(module, "DOORS", {})
 
     def __dir__(self) -> list[str]:
         return list(self._builders)

@@ -22,6 +22,7 @@ _HOMES = {
     "core.threads": ("set_num_threads", "get_num_threads", "threads"),
     "core.native": ("get_include", "get_library"),
     "core.packed": ("pack", "PackedMatrix"),
+    "core.quantized": ("quantize_weight", "QuantizedMatrix"),
     "config": ("warmup", "show_config"),
     "explanation": ("explain",),
     "autograd": ("Tensor", "compile", "no_grad", "gradcheck"),

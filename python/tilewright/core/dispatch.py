@@ -175,6 +175,8 @@ def call(op: str, inputs: tuple, attrs: dict[str, Any], out: Any = None, backend
         return record.call(op, inputs, attrs, out)
     spec = registry.spec(op)
     c = spec.prepare(inputs, attrs)
+    if c.op != op:  # linear with a quantized matrix is another operation
+        spec = registry.spec(c.op)
     kernel = select(c, backend)
     if _verbose:
         print(f"tilewright: {op}({shapes(c)}) on {row_name(kernel)}: {kernel.describe(c)}", file=sys.stderr)

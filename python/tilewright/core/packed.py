@@ -8,11 +8,11 @@ import numpy as np
 
 from . import arrays, native
 from .errors import DTypeError, ShapeError
-from .registry import FLOATS, HALVES
+from .registry import BYTES, FLOATS, HALVES
 
 
 class PackedMatrix:
-    """A snapshot of a matrix for many products, made by `pack`: the b of matmul and gemm, the w of linear.
+    """A snapshot of a matrix for many products, made by `pack`: the b of matmul and its kin, the w of linear.
 
     What a backend reads in its own layout is made by the first product on that side, (K, N) or as a weight (N, K), and
     kept; later ones pack nothing. Where nothing is gained by that, and anywhere else an array is taken, it is its plain
@@ -87,8 +87,9 @@ class PackedMatrix:
 def pack(b: Any) -> PackedMatrix:
     """A snapshot of a matrix for many products: matmul(a, P), gemm(a, P), and linear(x, P) for a weight (out, in).
 
-    What is written to b later does not show. float32, float64, float16 or bfloat16. Raises ShapeError for anything but
-    two dimensions, DTypeError for other dtypes. Packing pays from the second product on, most with 12 to 128 rows.
+    What is written to b later does not show. float32, float64, float16, bfloat16; int8 or uint8 for matmul_integer and
+    qlinear_matmul. Raises ShapeError for anything but two dimensions, DTypeError for other dtypes. Packing
+    pays from the second product on, most with 12 to 128 rows.
 
     >>> import numpy as np, tilewright as tw
     >>> P = tw.pack(np.array([[1.0, 2.0], [3.0, 4.0]]))
@@ -103,8 +104,8 @@ def pack(b: Any) -> PackedMatrix:
     x = arrays.as_array(b, "b")
     if x.ndim != 2:
         raise ShapeError(f"pack: b must be a matrix, it has shape {arrays.shape_of(x)}")
-    if arrays.name_of(x.dtype) not in FLOATS + HALVES:
-        raise DTypeError(f"pack takes {', '.join(FLOATS + HALVES)}; b {arrays.shape_of(x)} is {x.dtype}. "
+    if arrays.name_of(x.dtype) not in FLOATS + HALVES + BYTES:
+        raise DTypeError(f"pack takes {', '.join(FLOATS + HALVES + BYTES)}; b {arrays.shape_of(x)} is {x.dtype}. "
                          "Convert it first, for example b.astype(np.float32)")
     matrix = arrays.on_a_line(x.shape, x.dtype.newbyteorder("="))
     matrix[...] = x

@@ -21,6 +21,7 @@ from .errors import ArgumentError
 
 FLOATS = ("float32", "float64")
 HALVES = ("float16", "bfloat16")  # storage only: computed in float32
+BYTES = ("uint8", "int8")
 
 
 View = Callable[[np.ndarray], np.ndarray]
@@ -34,7 +35,8 @@ class Call:
     aligned, with any strides. `attrs` are complete and validated. `outputs` are the (shape, dtype) of the results as
     the caller sees them; `views` (one for each, or none at all) turn such arrays into the views that kernels write: an
     axis moved last, a 1-D product as a matrix. `copies` says in words what had to be copied on the way, for `explain`.
-    `packed`: the PackedMatrix whose matrix, or its transpose (True), inputs[1] is.
+    `packed`: the PackedMatrix or QuantizedMatrix whose matrix, or its transpose (True), stands among the inputs.
+    `key`: the dtype that decides which kernel runs, where that is not the one of the first floating input.
     """
 
     op: str
@@ -44,10 +46,13 @@ class Call:
     views: tuple[View | None, ...] = ()
     copies: list[str] = field(default_factory=list)
     packed: tuple[Any, bool] | None = None
+    key: np.dtype | None = None
 
     @property
     def dtype(self) -> np.dtype:
-        """The dtype that decides which kernel runs: that of the first floating input."""
+        """The dtype that decides which kernel runs: `key`, else that of the first floating input."""
+        if self.key is not None:
+            return self.key
         for x in self.inputs:
             first = x[0] if isinstance(x, tuple) and x else x
             if isinstance(first, np.ndarray) and first.dtype.kind not in "iub":

@@ -18,12 +18,12 @@ def to_dtype(x: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def laid_out(x: np.ndarray, layout: str) -> np.ndarray:
-    """The same values with other strides; the memory between them holds NaN, which no kernel may read into a result."""
+    """The same values with other strides; between them lies NaN, or 77, which no kernel may read into a result."""
     if x.ndim == 0 or layout == "c":
         return x
     if layout == "f":
         return np.asfortranarray(x)
-    filler = np.nan if x.dtype.kind not in "iub" else -77
+    filler = np.nan if x.dtype.kind not in "iub" else 77
     shape = list(x.shape)
     if layout == "step":  # every second element of the last axis, padded rows
         shape[-1] = 2 * shape[-1] + 1
