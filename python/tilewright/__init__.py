@@ -29,7 +29,7 @@ _HOMES = {
 }
 _PLACES = {name: home for home, names in _HOMES.items() for name in names}
 _PARTS = {"autograd": "autograd", "bench": "bench", "data": "data", "errors": "core.errors", "nn": "nn", "onnx": "onnx",
-          "ops": "ops", "optim": "optim"}
+          "ops": "ops", "optim": "optim", "quant": "quant"}
 
 
 def __getattr__(name: str) -> Any:

@@ -122,6 +122,12 @@ def plot(run: Run, path: str) -> None:
     right.plot(numbers, [100 * e.test_accuracy for e in run.history], label="test")
     right.set(xlabel="epoch", ylabel="accuracy (%)")
     right.legend()
+    keep_figure(figure, path)
+
+
+def keep_figure(figure: Any, path: str) -> None:
+    """Write a figure and let go of it; ArgumentError says why it cannot be written."""
+    plt = pyplot()
     try:
         figure.savefig(path)
     except (OSError, ValueError) as error:

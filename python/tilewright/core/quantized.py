@@ -183,12 +183,17 @@ def quantize_weight(w: Any, bits: int = 8, group_size: int | None = None, *, met
     low = -(1 << bits - 1)
     values = np.clip(q, low, -low - 1).astype(np.int8).reshape(n, groups * group)[:, :k]
     if bits == 4:
-        even, odd = values[:, ::2].view(np.uint8) & 15, values[:, 1::2].view(np.uint8) & 15
-        packed = even.copy()
-        packed[:, :odd.shape[1]] |= odd << 4
-        values = packed.view(np.uint8)
+        values = packed_int4(values)
     return QuantizedMatrix(values, scales, zeros, columns=k, bits=bits, method=method,
                            group_size=None if group_size is None else group)
+
+
+def packed_int4(values: np.ndarray) -> np.ndarray:
+    """int8 (N, K) in -8 ... 7 as uint8 (N, ceil(K / 2)): even k in the low half of a byte."""
+    halves = values.view(np.uint8) & 15
+    packed = halves[:, ::2].copy()
+    packed[:, :halves.shape[1] // 2] |= halves[:, 1::2] << 4
+    return packed
 
 
 _TINY = np.float32(2.0 ** -120)  # the least scale: smaller weights are zeros, and no quotient overflows

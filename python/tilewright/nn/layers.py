@@ -165,6 +165,8 @@ class Embedding(Module):
 class Sequential(Module):
     """Modules one after the other. A Linear and the activation behind it run as one operation.
 
+    So does any module whose `takes_activation` is true: it is called with the activation's name behind x.
+
     >>> import numpy as np, tilewright as tw
     >>> model = tw.nn.Sequential(tw.nn.Linear(4, 3, seed=0), tw.nn.GELU(), tw.nn.Linear(3, 1, seed=1))
     >>> len(model), model(np.zeros((2, 4), np.float32)).shape
@@ -175,9 +177,10 @@ class Sequential(Module):
         self.layers = layers
         self._steps: list[tuple[Module, str | None]] = []  # a module, and the activation that it takes along
         for layer in layers:
-            before = self._steps[-1] if self._steps else (None, None)
-            if isinstance(layer, Activation) and layer.fused and type(before[0]) is Linear and before[1] is None:
-                self._steps[-1] = before[0], layer.fused
+            before, taken = self._steps[-1] if self._steps else (None, None)
+            if isinstance(layer, Activation) and layer.fused and taken is None and before is not None and (
+                    type(before) is Linear or before.takes_activation):
+                self._steps[-1] = before, layer.fused
             else:
                 self._steps.append((layer, None))
 
@@ -187,8 +190,13 @@ class Sequential(Module):
             if type(layer) is Linear:
                 x = fused.linear(x if isinstance(x, Tensor) else Tensor(x), layer.weight, layer.bias, activation)
             else:
-                x = layer(x)
+                x = layer(x) if activation is None else layer(x, activation)
         return x
+
+    def steps(self) -> list[tuple[str, Module, str | None]]:
+        """What runs one after the other: the module's name in here, the module, the activation fused with it."""
+        names = {id(layer): str(i) for i, layer in enumerate(self.layers)}
+        return [(names[id(layer)], layer, activation) for layer, activation in self._steps]
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """The modules, named by their numbers."""

@@ -40,6 +40,7 @@ class Module:
     """
 
     training = True
+    takes_activation = False  # whether a Sequential may call it with the name of the activation that follows
 
     def forward(self, *args: Any) -> Any:
         """What the module computes."""

@@ -1,0 +1,70 @@
+"""The command `quantize`: what it prints, writes and refuses."""
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import tilewright as tw
+from tilewright.cli import app
+from tilewright.cli import quantize as command
+from tilewright.cli.train_data import load
+from tilewright.core.errors import TilewrightError
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> str:
+    path = str(tmp_path_factory.mktemp("models") / "digits.safetensors")
+    result = CliRunner().invoke(app, ["train", "digits", "--layers", "24", "--epochs", "3", "--save", path])
+    assert result.exit_code == 0, result.output
+    return path
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, ["quantize", *arguments])
+    if isinstance(result.exception, TilewrightError):
+        raise result.exception  # main() puts it into one line
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def table_rows(output: str, first: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith(first)]
+
+
+def test_all_ways(checkpoint, tmp_path):
+    output = run(checkpoint, "--plot", str(tmp_path / "p.png"))
+    assert "digits: MLP of 64-24-10 with gelu, 359 rows to test" in output
+    for way in ("dynamic int8", "static int8", "weight-only int8", "weight-only int4"):
+        assert len(table_rows(output, way)) == 2, way  # of layers, of models
+    assert len(table_rows(output, "float ")) == 1 and " dB" in output and " KiB" in output
+    assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_one_way_and_the_model_that_it_writes(checkpoint, tmp_path):
+    path = tmp_path / "q.safetensors"
+    output = run(checkpoint, "--data", "digits", "--method", "weight-only", "--bits", "4", "--group-size", "16",
+                 "--skip", "4", "--out", str(path))
+    assert len(table_rows(output, "weight-only int4")) == 2
+    model, rows = tw.quant.load(path), load("digits", "-1", 0)
+    right = np.mean(model(rows.x_test).data.argmax(axis=1) == rows.y_test)
+    assert f"{right:.2%}" in output
+    assert {type(layer).__name__ for layer in model.layers} >= {"QuantizedLinear", "Linear"}
+    assert len(table_rows(run(checkpoint, "--method", "static", "--observer", "mse", "--smooth", "0.5", "--per-tensor",
+                              "--bits", "4"), "static int4")) == 2
+
+
+def test_without_a_model_one_is_trained(monkeypatch):
+    monkeypatch.setattr(command, "EPOCHS", 1)
+    assert "64-256-128-10 with relu" in run("--data", "digits", "--method", "dynamic")
+
+
+@pytest.mark.parametrize("arguments, words", [
+    (("--data", "iris"), "digits or mnist"), (("MODEL", "--data", "mnist"), "trained on 'digits'"),
+    (("nowhere.safetensors",), "no such file"), (("MODEL", "--out", "x"), "--method"),
+    (("MODEL", "--method", "binary"), "no method"), (("MODEL", "--method", "static", "--skip", "9"), "'9'"),
+    (("MODEL", "--method", "dynamic", "--plot", "nowhere/x.png"), "--plot"),
+])
+def test_what_it_refuses(arguments, words, checkpoint):
+    with pytest.raises(TilewrightError, match=words):
+        run(*(checkpoint if a == "MODEL" else a for a in arguments))
