@@ -163,6 +163,20 @@ int tw_activation(int dtype, int activation, double param, ptrdiff_t rows, ptrdi
 int tw_activation_backward(int dtype, int activation, double param, ptrdiff_t rows, ptrdiff_t cols, tw_matrix dy, tw_matrix x,
                            tw_matrix dx);
 
+/* ---- quantize: between float32 and the integers TW_INT8, TW_UINT8, TW_INT16, TW_UINT16 and, to dequantize, TW_INT32; scale is
+ * float32 and zero int32, matrices like x, with strides of zero where one serves many. All arithmetic is float32. */
+
+/* y = round(x / scale), to nearest even, + zero, held to low .. high, which are in the range of the type; NaN gives low. */
+int tw_quantize_linear(int type, int32_t low, int32_t high, ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, tw_matrix scale,
+                       tw_matrix zero, tw_matrix y);
+/* y = (x - zero) scale; the difference is taken modulo 2^32 */
+int tw_dequantize_linear(int type, ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, tw_matrix scale, tw_matrix zero, tw_matrix y);
+
+/* Makes the range from range[0] <= 0 to range[1] >= 0 as wide as float32 x needs; a NaN in x makes one of the two a NaN. */
+int tw_widen_range(ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, float *range);
+/* The scale and zero point that spread such a range over TW_UINT8: NaN and 0 where it is not finite. */
+void tw_dynamic_scale(const float *range, float *scale, int32_t *zero);
+
 /* ---- peak: what this machine can do at most with the instruction set and the threads in use, as the best of many trials in
  * about `seconds`. FLOP/s of multiply-adds in registers (0 for other dtypes than TW_FLOAT32 and TW_FLOAT64); bytes per
  * second, read and written, of copying bytes/2 into as many others (0 without memory). */

@@ -18,6 +18,14 @@
 //     v_scale_normal         a * 2^n for -MAX_POW2 <= n <= MAX_POW2, and as good as 0 below that
 //     v_lookup               table[i mod n]; n = 8, but where LOOKUP == 16 (AVX-512, float) 16 or 32
 //     v_sum v_largest        over the lanes, always in the same order
+//
+// and, where TW_BITS is 32, integers:
+//
+//     v_to_int v_to_real     to nearest even, |a| < 2^22 | each lane of an ivec as a real
+//     v_larger v_largest_int the larger of each two lanes | the largest lane
+//     v_load_s8 _u8 _s16 _u16 _s32         LANES integers of that type, widened; v_load_s8_left: the first `left`
+//     v_store_8 v_store_16   the low 8 or 16 bits of each lane; v_store_8_left
+//
 //     V_EACH V_WRITE         loops over a contiguous array: whole vectors, then the first lanes of one
 //
 // Each ISA is one file with the same functions in the same order, on top of the ones here that need no instruction
@@ -168,6 +176,46 @@ INLINE vec v_scale(vec a, vec n) {  // two factors, so that neither leaves the r
     return a * v_pow2(half) * v_pow2(n - half);
 }
 INLINE vec v_scale_normal(vec a, vec n) { return a * v_pow2(v_max(v_set1(-MAX_POW2), n)); }
+#endif
+
+#if TW_BITS == 32
+INLINE vec v_to_real(ivec a) { return __builtin_convertvector(a, vec); }
+
+INLINE int32_t v_largest_int(ivec a) {
+    int32_t t[LANES];
+    memcpy(t, &a, sizeof t);
+    for (int w = LANES / 2; w; w /= 2)
+        for (int i = 0; i < w; i++) t[i] = t[i] > t[i + w] ? t[i] : t[i + w];
+    return t[0];
+}
+
+INLINE ivec v_load_s32(const int32_t *p) {
+    ivec a;
+    memcpy(&a, p, sizeof a);
+    return a;
+}
+
+#define V_LOAD_LEFT(name, type) \
+    INLINE ivec v_load_##name##_left(const type *p, ptrdiff_t left) { \
+        type t[LANES] = {0}; \
+        if (left == LANES) return v_load_##name(p); \
+        memcpy(t, p, left * sizeof *p); \
+        return v_load_##name(t); \
+    }
+V_LOAD_LEFT(s8, int8_t)
+V_LOAD_LEFT(u8, uint8_t)
+V_LOAD_LEFT(s16, int16_t)
+V_LOAD_LEFT(u16, uint16_t)
+V_LOAD_LEFT(s32, int32_t)
+
+#define V_STORE_LEFT(bits) \
+    INLINE void v_store_##bits##_left(uint##bits##_t *p, ivec a, ptrdiff_t left) { \
+        uint##bits##_t t[LANES]; \
+        v_store_##bits(left == LANES ? p : t, a); \
+        if (left != LANES) memcpy(p, t, left * sizeof *p); \
+    }
+V_STORE_LEFT(8)
+V_STORE_LEFT(16)
 #endif
 
 #ifndef V_HAS_REDUCE

@@ -51,5 +51,16 @@ INLINE vec v_lookup(const real *table, ivec i, int n) {
 
 INLINE real v_sum(vec a) { return I(reduce_add)(a); }
 INLINE real v_largest(vec a) { return v_unord(a, a) ? I(reduce_add)(a) : I(reduce_max)(a); }
+
+#if TW_BITS == 32
+INLINE ivec v_to_int(vec a) { return (ivec)_mm512_cvtps_epi32(a); }
+INLINE ivec v_larger(ivec a, ivec b) { return (ivec)_mm512_max_epi32((__m512i)a, (__m512i)b); }
+INLINE ivec v_load_s8(const int8_t *p) { return (ivec)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)); }
+INLINE ivec v_load_u8(const uint8_t *p) { return (ivec)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
+INLINE ivec v_load_s16(const int16_t *p) { return (ivec)_mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
+INLINE ivec v_load_u16(const uint16_t *p) { return (ivec)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
+INLINE void v_store_8(uint8_t *p, ivec a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8((__m512i)a)); }
+INLINE void v_store_16(uint16_t *p, ivec a) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16((__m512i)a)); }
+#endif
 #undef I
 #undef I_MASK

@@ -47,4 +47,27 @@ INLINE vec v_lookup(const real *table, ivec i, int n) {
     for (int lane = 0; lane < LANES; lane++) v[lane] = table[i[lane] & (n - 1)];
     return v;
 }
+
+#if TW_BITS == 32
+INLINE ivec v_to_int(vec a) { return vcvtnq_s32_f32(a); }
+INLINE ivec v_larger(ivec a, ivec b) { return vmaxq_s32(a, b); }
+INLINE ivec v_load_s16(const int16_t *p) { return vmovl_s16(vld1_s16(p)); }
+INLINE ivec v_load_u16(const uint16_t *p) { return (ivec)vmovl_u16(vld1_u16(p)); }
+INLINE ivec v_load_s8(const int8_t *p) {
+    uint32_t four;
+    memcpy(&four, p, 4);
+    return vmovl_s16(vget_low_s16(vmovl_s8(vcreate_s8(four))));
+}
+INLINE ivec v_load_u8(const uint8_t *p) {
+    uint32_t four;
+    memcpy(&four, p, 4);
+    return (ivec)vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four))));
+}
+INLINE void v_store_8(uint8_t *p, ivec a) {
+    const int16x4_t low = vmovn_s32(a);
+    const uint32_t four = vget_lane_u32(vreinterpret_u32_s8(vmovn_s16(vcombine_s16(low, low))), 0);
+    memcpy(p, &four, 4);
+}
+INLINE void v_store_16(uint16_t *p, ivec a) { vst1_u16(p, vreinterpret_u16_s16(vmovn_s32(a))); }
+#endif
 #undef I

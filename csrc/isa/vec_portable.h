@@ -48,6 +48,35 @@ INLINE vec v_sqrt(vec a) {
 }
 #endif
 
+#if TW_BITS == 32
+#ifdef __SSE2__
+INLINE ivec v_to_int(vec a) { return (ivec)_mm_cvtps_epi32(a); }
+INLINE __m128i v_low_16(ivec a) {  // packing saturates: nothing is left to
+    const __m128i low = (__m128i)(a << 16 >> 16);
+    return _mm_packs_epi32(low, low);
+}
+INLINE void v_store_8(uint8_t *p, ivec a) {
+    const __m128i low = v_low_16(a << 24 >> 24);
+    const int four = _mm_cvtsi128_si32(_mm_packs_epi16(low, low));
+    memcpy(p, &four, 4);
+}
+INLINE void v_store_16(uint16_t *p, ivec a) { _mm_storel_epi64((__m128i *)p, v_low_16(a)); }
+#else
+INLINE ivec v_to_int(vec a) { return v_bits(a + 0x1.8p23f) - v_bits(v_set1(0x1.8p23f)); }
+INLINE void v_store_8(uint8_t *p, ivec a) {
+    for (int i = 0; i < LANES; i++) p[i] = (uint8_t)a[i];
+}
+INLINE void v_store_16(uint16_t *p, ivec a) {
+    for (int i = 0; i < LANES; i++) p[i] = (uint16_t)a[i];
+}
+#endif
+INLINE ivec v_larger(ivec a, ivec b) { return (a & (a > b)) | (b & ~(a > b)); }
+INLINE ivec v_load_s8(const int8_t *p) { return (ivec){p[0], p[1], p[2], p[3]}; }
+INLINE ivec v_load_u8(const uint8_t *p) { return (ivec){p[0], p[1], p[2], p[3]}; }
+INLINE ivec v_load_s16(const int16_t *p) { return (ivec){p[0], p[1], p[2], p[3]}; }
+INLINE ivec v_load_u16(const uint16_t *p) { return (ivec){p[0], p[1], p[2], p[3]}; }
+#endif
+
 INLINE mask v_lt(vec a, vec b) { return a < b; }
 INLINE mask v_le(vec a, vec b) { return a <= b; }
 INLINE mask v_unord(vec a, vec b) { return ~((a == a) & (b == b)); }

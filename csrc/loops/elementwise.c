@@ -19,7 +19,7 @@ static void run_elements(void *context, ptrdiff_t begin, ptrdiff_t end) {
         ptrdiff_t row = begin / job->cols, col = begin % job->cols, n = job->cols - col;
         n = n < end - begin ? n : end - begin;
         void *data[TW_OPERANDS];
-        for (int o = 0; o < job->operands; o++) data[o] = tw_at(job->operand[o], job->itemsize, row, col).data;
+        for (int o = 0; o < job->operands; o++) data[o] = tw_at(job->operand[o], job->itemsizes[o], row, col).data;
         job->chunk(job, begin, n, data);
         begin += n;
     }
@@ -45,24 +45,31 @@ static void run_tiles(void *context, ptrdiff_t begin, ptrdiff_t end) {
         void *data[TW_OPERANDS];
         unsigned copied = 0;  // not those whose tile is contiguous
         for (int o = 0; o < job->operands; o++) {
-            at[o] = tw_at(job->operand[o], job->itemsize, row, col);
-            copied |= (unsigned)(rows > 1 || at[o].col != 1) << o;
+            at[o] = tw_at(job->operand[o], job->itemsizes[o], row, col);
+            copied |= (unsigned)(rows > 1 || at[o].col != 1) << o & ~job->single;
             data[o] = copied >> o & 1 ? buffer[o] : at[o].data;
         }
         for (int o = 0; o < job->operands; o++)
-            if (job->read & copied & 1u << o) tw_gather(rows, cols, job->itemsize, at[o], buffer[o], cols);
+            if (job->read & copied & 1u << o) tw_gather(rows, cols, job->itemsizes[o], at[o], buffer[o], cols);
         job->chunk(job, row * job->cols + col, rows * cols, data);
         for (int o = 0; o < job->operands; o++)
-            if (job->written & copied & 1u << o) tw_scatter(rows, cols, job->itemsize, buffer[o], cols, at[o]);
+            if (job->written & copied & 1u << o) tw_scatter(rows, cols, job->itemsizes[o], buffer[o], cols, at[o]);
     }
 }
 
 // Several rows at a time only where some operand is contiguous along its columns.
 static tiling tiles_of(const tw_elementwise *job) {
     int transposed = 0;
-    for (int o = 0; o < job->operands; o++) transposed |= labs(job->operand[o].row) < labs(job->operand[o].col);
+    for (int o = 0; o < job->operands; o++) {
+        const tw_matrix *m = &job->operand[o];
+        transposed |= m->row && labs(m->row) < labs(m->col);
+    }
     const ptrdiff_t rows = transposed && !job->ordered ? smaller(job->rows, TW_TILE_ROWS) : 1, cols = TILE / rows;
-    return (tiling){*job, rows, cols, (job->cols - 1) / cols + 1};
+    tiling t = {*job, rows, cols, (job->cols - 1) / cols + 1};
+    for (int o = 0; o < job->operands; o++)
+        if (rows > 1 && job->operand[o].row)
+            t.job.single &= ~(1u << o);
+    return t;
 }
 
 // ----
@@ -77,9 +84,14 @@ static tw_elementwise joined(const tw_elementwise *job) {
         flat.cols *= flat.rows;
         flat.rows = 1;
     }
-    for (int o = 0; o < job->operands; o++)
+    for (int o = 0; o < job->operands; o++) {
         if (flat.cols == 1)
             flat.operand[o].col = 1;
+        if (flat.operand[o].col)
+            flat.single &= ~(1u << o);
+        if (job->itemsize)
+            flat.itemsizes[o] = job->itemsize;
+    }
     return flat;
 }
 
@@ -87,8 +99,13 @@ void tw_run_elementwise(const tw_elementwise *job) {
     tw_elementwise flat = joined(job);
     const ptrdiff_t total = flat.rows * flat.cols;
     const double ns = total * job->ns;
+    double bytes = 0;
     int strided = 0;
-    for (int o = 0; o < flat.operands; o++) strided |= flat.operand[o].col != 1;
+    for (int o = 0; o < flat.operands; o++) {
+        const int single = flat.single >> o & 1;
+        strided |= flat.operand[o].col != 1 && !single;
+        bytes += single ? 0 : (double)total * flat.itemsizes[o];
+    }
     if (total <= 0)
         return;
     if (strided) {
@@ -97,7 +114,7 @@ void tw_run_elementwise(const tw_elementwise *job) {
         return;
     }
     flat.stream = flat.rows == 1 && !(flat.read & flat.written) &&
-                  tw_wants_stream(flat.operands, flat.written, flat.operand, (double)total, flat.itemsize);
+                  tw_wants_stream(flat.operands, flat.written, flat.operand, bytes);
     if (ns < TW_PARALLEL_NS)
         run_elements(&flat, 0, total);
     else

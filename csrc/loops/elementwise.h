@@ -13,12 +13,14 @@ enum { TW_OPERANDS = 4 };
 typedef struct tw_elementwise {
     int operands;
     unsigned read, written;  // bit o: operand o is read, is written
-    int itemsize;            // 4 or 8 bytes, of every operand
+    unsigned single;  // bit o: where operand o is one element for all of a piece, that is what chunk gets
+    int itemsize;     // of every operand, in bytes: 1, 2, 4 or 8
+    int itemsizes[TW_OPERANDS];  // or of each of them, where that is 0
     ptrdiff_t rows, cols;
     tw_matrix operand[TW_OPERANDS];
     double ns;    // about what one element takes, for the number of threads
     int ordered;  // a piece lies within one row, and chunk is told its place
-    int stream;   // set by the driver: chunk may write results past the caches
+    int stream;   // set by the driver: chunk may write results past the caches; and `single`: those that are one element
     // on n contiguous elements, the first being number `at` in C order if ordered
     void (*chunk)(const struct tw_elementwise *job, ptrdiff_t at, ptrdiff_t n, void *const *data);
     const void *context;  // for chunk

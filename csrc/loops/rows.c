@@ -66,7 +66,7 @@ int tw_run_rows(const tw_row_job *job) {
     const double elements = (double)job->rows * (double)job->cols;
     const unsigned written = ((1u << job->operands) - 1) & ~((1u << job->inputs) - 1);
     tw_row_job mine = *job;
-    mine.stream = tw_wants_stream(job->operands, written, job->operand, elements, job->itemsize);
+    mine.stream = tw_wants_stream(job->operands, written, job->operand, job->operands * elements * job->itemsize);
     for (int o = job->inputs; o < job->operands; o++) mine.stream &= !is_strided(job, o);
     shared s = {&mine, TW_OK};
     tw_parallel_ranges(job->rows, 1, elements * job->ns, run_range, &s);

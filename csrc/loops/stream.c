@@ -36,10 +36,10 @@ static void read_cache(void) {
     }
 }
 
-int tw_wants_stream(int operands, unsigned written, const tw_matrix *operand, double elements, int itemsize) {
-    if (operands * elements * itemsize < (1 << 20)) return 0; // no cache is so small: most calls need not ask
+int tw_wants_stream(int operands, unsigned written, const tw_matrix *operand, double bytes) {
+    if (bytes < (1 << 20)) return 0; // no cache is so small: most calls need not ask
     pthread_once(&once, read_cache);
-    if (operands * elements * itemsize < cache * (tw_get_num_threads() == 1 ? 0.75 : 2)) return 0;
+    if (bytes < cache * (tw_get_num_threads() == 1 ? 0.75 : 2)) return 0;
     for (int o = 0; o < operands; o++)
         for (int other = 0; other < operands; other++)
             if (written >> o & 1 && other != o && operand[other].data == operand[o].data) return 0;

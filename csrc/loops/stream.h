@@ -4,8 +4,8 @@
 
 #include "../tilewright.h"
 
-// Whether the results (bit o of written: operand o) of an operation on so many elements of each operand are better
-// written past the caches.
-int tw_wants_stream(int operands, unsigned written, const tw_matrix *operand, double elements, int itemsize);
+// Whether the results (bit o of written: operand o) of an operation on so many bytes of operands are better written past
+// the caches.
+int tw_wants_stream(int operands, unsigned written, const tw_matrix *operand, double bytes);
 
 #endif

@@ -30,7 +30,7 @@ static inline void turn_uint64_t(const uint64_t *from, ptrdiff_t from_step, uint
 
 // line: n elements; constant steps are what the compiler vectorises.
 // columns: one side has contiguous rows, the other contiguous columns, of which each is finished before the next.
-#define COPIES(type) \
+#define LINE(type) \
     static void line_##type(ptrdiff_t n, const void *from_, ptrdiff_t from_step, void *to_, ptrdiff_t to_step) { \
         const type *restrict from = from_; \
         type *restrict to = to_; \
@@ -47,7 +47,8 @@ static inline void turn_uint64_t(const uint64_t *from, ptrdiff_t from_step, uint
             to[0] = a, to[to_step] = b, to[2 * to_step] = c, to[3 * to_step] = d; \
         } \
         for (; n > 0; n--, from += from_step, to += to_step) *to = *from; \
-    } \
+    }
+#define COLUMNS(type) \
     static void columns_##type(ptrdiff_t rows, ptrdiff_t cols, tw_matrix from, tw_matrix to) { \
         enum { SIDE = 16 / sizeof(type) }; \
         const ptrdiff_t from_step = from.row == 1 ? from.col : from.row, to_step = to.row == 1 ? to.col : to.row; \
@@ -62,16 +63,22 @@ static inline void turn_uint64_t(const uint64_t *from, ptrdiff_t from_step, uint
                         tw_at(to, sizeof(type), row, col).data, to.row); \
         } \
     }
-COPIES(uint32_t)
-COPIES(uint64_t)
+LINE(uint8_t)
+LINE(uint16_t)
+LINE(uint32_t)
+LINE(uint64_t)
+COLUMNS(uint32_t)
+COLUMNS(uint64_t)
 
 // Along the smaller stride of m, the strided side.
 static void copy(ptrdiff_t rows, ptrdiff_t cols, int itemsize, tw_matrix from, tw_matrix to, tw_matrix m) {
-    void (*const line)(ptrdiff_t, const void *, ptrdiff_t, void *, ptrdiff_t) = itemsize == 4 ? line_uint32_t : line_uint64_t;
+    static void (*const lines[])(ptrdiff_t, const void *, ptrdiff_t, void *, ptrdiff_t) = {
+        [1] = line_uint8_t, [2] = line_uint16_t, [4] = line_uint32_t, [8] = line_uint64_t};
+    void (*const line)(ptrdiff_t, const void *, ptrdiff_t, void *, ptrdiff_t) = lines[itemsize];
     if (rows == 1 || labs(m.col) <= labs(m.row))
         for (ptrdiff_t i = 0; i < rows; i++)
             line(cols, tw_at(from, itemsize, i, 0).data, from.col, tw_at(to, itemsize, i, 0).data, to.col);
-    else if (m.row == 1)
+    else if (m.row == 1 && itemsize >= 4)
         (itemsize == 4 ? columns_uint32_t : columns_uint64_t)(rows, cols, from, to);
     else
         for (ptrdiff_t i = 0; i < cols; i++)

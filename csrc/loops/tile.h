@@ -7,7 +7,7 @@
 // Floats of one cache line: where a matrix is contiguous along its columns, lines are used whole.
 enum { TW_TILE_ROWS = 16 };
 
-// rows x cols elements of itemsize 4 or 8 at m <-> rows that are to_row elements apart
+// rows x cols elements of itemsize 1, 2, 4 or 8 at m <-> rows that are to_row elements apart
 void tw_gather(ptrdiff_t rows, ptrdiff_t cols, int itemsize, tw_matrix m, void *to, ptrdiff_t to_row);
 void tw_scatter(ptrdiff_t rows, ptrdiff_t cols, int itemsize, const void *from, ptrdiff_t from_row, tw_matrix m);
 

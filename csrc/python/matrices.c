@@ -1,16 +1,15 @@
 #include "matrices.h"
 
-static int walk(const tw_loop *loop, int operands, npy_intp itemsize, npy_intp size, tw_matrix_call *call,
-                void *context) {
+static int walk(const tw_loop *loop, int operands, const tw_view *const *views, tw_matrix_call *call, void *context) {
     const int last = loop->ndim - 1;
     const npy_intp cols = loop->shape[last], rows = last > 0 ? loop->shape[last - 1] : 1;
-    const npy_intp all = size ? tw_rows(loop) : 0;
+    const npy_intp all = tw_size(views[0]) ? tw_rows(loop) : 0;
     for (npy_intp row = 0; row < all; row += rows) {
         char *data[TW_MAX_OPERANDS];
         tw_matrix m[TW_MAX_OPERANDS];
         tw_row(loop, operands, row, data);
         for (int o = 0; o < operands; o++) {
-            const npy_intp *strides = loop->strides[o] + last;
+            const npy_intp *strides = loop->strides[o] + last, itemsize = views[o]->itemsize;
             m[o] = (tw_matrix){data[o], last > 0 ? strides[-1] / itemsize : 0, *strides / itemsize};
         }
         const int code = call(context, rows, cols, m);
@@ -32,7 +31,7 @@ int tw_each_matrix(int operands, const tw_view *const *views, tw_matrix_call *ca
         return call(context, 1, tw_size(views[0]), m);
     if (!tw_coalesce(&loop, operands, views))
         return TW_INVALID;
-    return walk(&loop, operands, views[0]->itemsize, tw_size(views[0]), call, context);
+    return walk(&loop, operands, views, call, context);
 }
 
 int tw_each_row(int operands, const tw_view *const *views, tw_matrix_call *call, void *context) {
@@ -50,7 +49,7 @@ int tw_each_row(int operands, const tw_view *const *views, tw_matrix_call *call,
     const int last = loop.ndim++;  // the columns as one more axis of the loop
     for (int o = 0; o < operands; o++) loop.strides[o][last] = views[o]->strides[axis];
     loop.shape[last] = views[0]->shape[axis];
-    return walk(&loop, operands, views[0]->itemsize, tw_size(views[0]), call, context);
+    return walk(&loop, operands, views, call, context);
 }
 
 int tw_read_float(PyObject *object, int dtype, tw_view *view) {

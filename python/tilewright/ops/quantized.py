@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.dispatch import call
+from ..core.dispatch import call, door
 
 
 def quantize_linear(x: Any, y_scale: Any, y_zero_point: Any = None, *, axis: int = 1, block_size: int = 0,
@@ -25,6 +25,10 @@ def quantize_linear(x: Any, y_scale: Any, y_zero_point: Any = None, *, axis: int
     >>> tw.quantize_linear(np.array([-1.0, 0.25, 0.75, 300.0]), 0.5, np.uint8(10))
     array([  8,  10,  12, 255], dtype=uint8)
     """
+    c = door(backend)
+    if c is not None and (
+            y := c.quantize_linear(x, y_scale, y_zero_point, block_size, output_dtype, out)) is not NotImplemented:
+        return y
     attrs = {"axis": axis, "block_size": block_size, "output_dtype": output_dtype}
     return call("quantize_linear", (x, y_scale, y_zero_point), attrs, out, backend)
 
@@ -39,6 +43,9 @@ def dequantize_linear(x: Any, x_scale: Any, x_zero_point: Any = None, *, axis: i
     >>> tw.dequantize_linear(np.array([8, 10, 12], np.uint8), 0.5, np.uint8(10))
     array([-1.,  0.,  1.], dtype=float32)
     """
+    c = door(backend)
+    if c is not None and (y := c.dequantize_linear(x, x_scale, x_zero_point, block_size, out)) is not NotImplemented:
+        return y
     return call("dequantize_linear", (x, x_scale, x_zero_point), {"axis": axis, "block_size": block_size}, out, backend)
 
 
@@ -53,6 +60,9 @@ def dynamic_quantize_linear(x: Any, *, backend: str | None = None) -> tuple[np.n
     >>> y, float(scale), int(zero)
     (array([128, 255,   0], dtype=uint8), 1.0, 128)
     """
+    c = door(backend)
+    if c is not None and (y := c.dynamic_quantize_linear(x, None, None, None)) is not NotImplemented:
+        return y
     return call("dynamic_quantize_linear", (x,), {}, None, backend)
 
 

@@ -1,0 +1,28 @@
+// What each instruction set brings to quantization: maps over contiguous arrays, rows quantized on their own, and what
+// becomes of the sums of a product of integers.
+//
+// Where integers result, each operation is rounded once, to float32: results are the same bits on every instruction set.
+#ifndef TW_QUANTIZE_KERNELS_H
+#define TW_QUANTIZE_KERNELS_H
+
+#include "../isa/isa.h"
+
+// Of n elements in turn: scale and zero are arrays too, or one element where the bit is set.
+enum { TW_ONE_SCALE = 1, TW_ONE_ZERO = 2 };
+
+// y = rint(x / scale) + zero, held to low .. high; NaN gives low. y may hold integers of either sign.
+typedef void tw_quantize_map(ptrdiff_t n, unsigned one, int32_t low, int32_t high, const float *x, const float *scale,
+                             const int32_t *zero, void *y);
+// y = (x - zero) * scale; the difference wraps. stream: y is written past the caches
+typedef void tw_dequantize_map(ptrdiff_t n, unsigned one, int stream, const void *x, const float *scale, const int32_t *zero,
+                               float *y);
+
+typedef struct {
+    tw_quantize_map *quantize[2];  // to integers of 8 bits, of 16
+    tw_dequantize_map *dequantize_s8, *dequantize_u8, *dequantize_s16, *dequantize_u16, *dequantize_s32;
+
+    // Widens the range -range[0] .. range[1], which holds 0, by n elements. A NaN makes one of the two a NaN.
+    void (*widen)(ptrdiff_t n, const float *x, float *range);
+} tw_quantize_kernels;
+
+#endif

@@ -1,0 +1,2 @@
+#define TW_BITS 32
+#include "maps.h"
