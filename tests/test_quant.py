@@ -117,14 +117,14 @@ def test_skip_leaves_layers_as_they_are(method):
 
 
 class Twin(nn.Module):
-    """A layer used twice, another in a list: a model with a forward of its own."""
+    """A layer used twice and with two names, others in a list: a model with a forward of its own."""
 
     def __init__(self):
-        self.first = nn.Linear(13, 13, seed=0)
+        self.first = self.again = nn.Linear(13, 13, seed=0)
         self.many = [nn.Linear(13, 4, seed=1), nn.Sequential(nn.Linear(13, 4, seed=2), nn.Tanh())]
 
     def forward(self, x):
-        x = self.first(self.first(x))
+        x = self.again(self.first(x))
         return self.many[0](x) + self.many[1](x)
 
 
@@ -133,8 +133,12 @@ class Twin(nn.Module):
 def test_models_with_a_forward_of_their_own(way):
     model = Twin()
     quantized = quant.quantize(model, calibration=[X[:7], X[7:]], **way)
-    assert isinstance(quantized, Twin) and isinstance(quantized.many[1].layers[0], QuantizedLinear)
+    assert isinstance(quantized, Twin) and quantized.first is quantized.again
+    assert isinstance(quantized.many[1].layers[0], QuantizedLinear)
     assert np.abs(quantized(X).data - model(X).data).max() < 0.05
+    assert [layer.name for layer in quant.report(model, quantized, X).layers] == ["first", "many.0", "many.1.0"]
+    partly = quant.quantize(model, calibration=X, skip=("again", "many.1"), **way)
+    assert type(partly.first) is nn.Linear and isinstance(partly.many[0], QuantizedLinear)
     with pytest.raises(ArgumentError, match="Twin"):
         quant.save(quantized, "nowhere.safetensors")
 
@@ -157,6 +161,17 @@ def test_balancing_changes_nothing_in_float(options):
     foldable = options.get("activation") != "gelu"
     assert len(folded) == (2 if foldable else 0) and "0" not in folded
     np.testing.assert_allclose(even(X).data, model(X).data, atol=2e-5)
+
+
+def test_weights_that_two_layers_share_are_not_balanced():
+    model = nn.MLP([6, 6, 6, 6], seed=0)
+    model.layers[4].weight = model.layers[0].weight
+    even, folded = balanced(model, factors(model, linears(model), [X[:, :6]], 0.5))
+    assert folded == set()
+    model.layers[4].weight = nn.Parameter(model.layers[0].weight.data.copy())
+    even, folded = balanced(model, factors(model, linears(model), [X[:, :6]], 0.5))
+    assert folded == {"2", "4"}
+    np.testing.assert_allclose(even(X[:, :6]).data, model(X[:, :6]).data, atol=1e-5)
 
 
 def test_balancing_helps_where_a_column_reaches_far():

@@ -126,9 +126,9 @@ def _grids(model: Module, layers: dict[str, Linear], data: list[np.ndarray], div
 
 def _join(model: Module) -> None:
     """Let static layers with nothing but relu between them hand on integers."""
-    once = walk.places(model)
+    alone = walk.in_one_place(model)
     for steps in walk.sequences(model):
         for (_, layer, activation), (_, after, _) in pairwise(steps):
             if isinstance(layer, StaticLinear) and isinstance(after, StaticLinear) and activation in (None, "relu"):
-                if once[id(layer)] == once[id(after)] == 1:
+                if alone(layer, after):
                     layer.output, after.fed = after.input, True

@@ -150,7 +150,7 @@ class _Seen:
 
 
 def _layers(model: Module, quantized: Module, data: list[np.ndarray]) -> list[LayerReport]:
-    layers = {prefix.rstrip("."): m for prefix, m in quantized.named_modules() if isinstance(m, QuantizedLinear)}
+    layers = walk.once({name: m for name, m in walk.named(quantized).items() if isinstance(m, QuantizedLinear)})
     every = walk.linears(model)
     if not layers or not set(layers) <= set(every):
         raise ArgumentError(f"report: the quantized layers ({', '.join(layers) or 'none'}) are not among the linear "

@@ -47,7 +47,7 @@ def balanced(model: Module, by: Mapping[str, np.ndarray]) -> tuple[Any, set[str]
     """
     model = copy.deepcopy(model)
     before = walk.scalable(model)
-    modules = {prefix.rstrip("."): module for prefix, module in model.named_modules()}
+    modules = walk.named(model)
     folded = set(by) & set(before)
     for name in folded:
         for p in before[name].parameters():

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..autograd import Tensor, no_grad
 from ..core.errors import ArgumentError, ShapeError
-from ..nn import Activation, Dropout, LayerNorm, Linear, Module, RMSNorm, Sequential, fused
+from ..nn import Activation, Dropout, LayerNorm, Linear, Module, Parameter, RMSNorm, Sequential, fused
 
 ROWS = 1024  # of a batch that goes through a model
 HOMOGENEOUS = (None, "relu", "leaky_relu")  # f(x / s) = f(x) / s for positive s
@@ -22,17 +22,28 @@ def linears(model: Module, skip: Iterable[str] = ()) -> dict[str, Linear]:
     ArgumentError for a name that does not exist, or if nothing is left.
     """
     skip = (skip,) if isinstance(skip, str) else tuple(skip)
-    modules = {prefix.rstrip("."): module for prefix, module in model.named_modules()}
-    unknown = [name for name in skip if name not in modules]
+    modules = named(model)
     every = {name: m for name, m in modules.items() if type(m) is Linear}
+    unknown = [name for name in skip if name not in modules]
     if unknown:
         raise ArgumentError(f"there is no layer {', '.join(map(repr, unknown))} to skip; linear layers are: "
                             f"{', '.join(map(repr, every)) or 'none'}")
-    left = {name: m for name, m in every.items() if not any(f"{name}.".startswith(f"{s}.") for s in skip)}
+    skipped = {id(m) for name in skip for _, m in modules[name].named_modules()}
+    left = {name: m for name, m in once(every).items() if id(m) not in skipped}
     if not left:
         raise ArgumentError(f"nothing to quantize: the model has {len(every)} linear layers, all of them skipped"
                             if every else "nothing to quantize: the model has no linear layers")
     return left
+
+
+def named(model: Module) -> dict[str, Module]:
+    """This module and all below it by name, as in `skip`: without the point at the end."""
+    return {prefix.rstrip("."): module for prefix, module in model.named_modules()}
+
+
+def once(modules: Mapping[str, Any]) -> dict[str, Any]:
+    """The same without second names for one module."""
+    return {name: m for name, m in modules.items() if name == next(n for n, other in modules.items() if other is m)}
 
 
 def replaced(model: Module, layers: Mapping[str, Module], old: Mapping[str, Module]) -> Any:
@@ -88,9 +99,13 @@ def watch(model: Module, layers: Mapping[str, Linear], data: Iterable[np.ndarray
                 raise ShapeError(f"calibration: the model does not take rows of shape {x.shape[1:]}: {error}") from None
 
 
-def places(model: Module) -> Counter[int]:
-    """In how many places each module stands, by its id."""
-    return Counter(id(child) for _, module in model.named_modules() for _, child in module.named_children())
+def in_one_place(model: Module) -> Callable[..., bool]:
+    """A test whether modules and their parameters each stand in one place only, so that they may be changed there."""
+    places: Counter[int] = Counter()
+    for _, module in model.named_modules():
+        places.update(id(child) for _, child in module.named_children())
+        places.update(id(value) for value in vars(module).values() if isinstance(value, Parameter))
+    return lambda *modules: all(places[id(part)] == 1 for m in modules for part in (m, *m.parameters()))
 
 
 def sequences(model: Module) -> Iterator[list[tuple[str, Module, str | None]]]:
@@ -103,13 +118,13 @@ def sequences(model: Module) -> Iterator[list[tuple[str, Module, str | None]]]:
 def scalable(model: Module) -> dict[str, Module]:
     """For each Linear whose inputs can be divided by positive factors in the layer before: that layer."""
     found: dict[str, Module] = {}
-    once = places(model)
+    alone = in_one_place(model)
     for steps in sequences(model):
         before: Module | None = None
         for name, layer, activation in steps:
             if isinstance(layer, Activation) and layer.fused in HOMOGENEOUS:
                 continue
-            if type(layer) is Linear and before is not None and once[id(layer)] == once[id(before)] == 1:
+            if type(layer) is Linear and before is not None and alone(before, layer):
                 found[name] = before
             scales = type(layer) in (Linear, LayerNorm, RMSNorm) and activation in HOMOGENEOUS
             before = layer if scales else None
