@@ -29,7 +29,7 @@ from tilewright.core.registry import BYTES, FLOATS, HALVES, Call, Spec
 from tilewright.kernels.gemm.spec import ACTIVATIONS, LIPSCHITZ, activate, dot_bound
 from tilewright.kernels.quantize.spec import quantize, range_of, scales, zero_points
 
-from . import samples
+from . import parts, samples
 
 _FLOAT32, _INT32 = np.dtype(np.float32), np.dtype(np.int32)
 
@@ -409,12 +409,13 @@ SPECS = [
     Spec("qlinear_matmul", "qgemm", "matmul_integer, quantized again",
          ("a", "a_scale", "a_zero_point", "b", "b_scale", "b_zero_point", "y_scale", "y_zero_point"),
          _prepare_qlinear_matmul, _qlinear_matmul_oracle, _integer_bound, _flops, _nbytes, samples.qlinear_matmul_cases,
-         samples.qlinear_matmul_bench, dtypes=BYTES),
+         samples.qlinear_matmul_bench, dtypes=BYTES, parts=parts.qlinear_matmul),
     Spec("quantized_linear", "qgemm", "linear with a quantized w", ("x", "w", "bias", "residual"),
          _prepare_quantized_linear, _quantized_linear_oracle, _quantized_linear_bound, _flops, _nbytes,
          samples.quantized_linear_cases(ACTIVATIONS), samples.quantized_linear_bench, _quantized_linear_gradient,
-         dtypes=("float32",), may_alias=(3,)),
+         dtypes=("float32",), may_alias=(3,), parts=parts.quantized_linear),
     Spec("qlinear", "qgemm", "a linear layer on integers with fixed scales",
          ("x", "x_scale", "x_zero_point", "w", "bias", "y_scale", "y_zero_point"), _prepare_qlinear, _qlinear_oracle,
-         _qlinear_bound, _flops, _nbytes, samples.qlinear_cases(ACTIVATIONS), samples.qlinear_bench, dtypes=BYTES),
+         _qlinear_bound, _flops, _nbytes, samples.qlinear_cases(ACTIVATIONS), samples.qlinear_bench, dtypes=BYTES,
+         parts=parts.qlinear),
 ]

@@ -125,7 +125,7 @@ def compare(ops: Sequence[str] = (), *, size: str | Sequence[str] = "medium",
             if progress:
                 progress(done, len(work), f"{spec.name} {case.label}")
             _one(found, spec, size_, dtype_, case, ladder)
-            for op, part in spec.parts(spec.prepare(case.inputs, case.attrs)) if spec.parts else ():
+            for op, part in spec.parts(*case.inputs, **case.attrs) if spec.parts else ():
                 _one(found, registry.spec(op), size_, dtype_, part, False, f"{spec.name} {case.label}")
         found.peaks = _peaks_of(found.results)
     found.skipped = _summarised(found.skipped)

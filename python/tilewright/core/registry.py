@@ -93,8 +93,8 @@ class Spec:
                                        run(op, *inputs, **attrs) calls another public operation
     like: for each result, the input whose shape and dtype it has (None: none of them); () where that says nothing
     may_alias: inputs whose memory `out` may be; mutates: inputs that are changed in place (then there are no outputs)
-    parts(call) -> (operation, Case), ...    of an operation that fuses several: the calls that do it one by one, each
-                                       labelled with what it does there; compare times them apart
+    parts(*inputs, **attrs) -> (operation, Case), ...    of an operation that fuses several: the calls that do it one by
+                                       one, each labelled with what it does there; compare times them apart
     sums(call): name of the dtype in which products are summed, "int32" for integers; None: that of the call
     """
 
@@ -114,7 +114,7 @@ class Spec:
     like: tuple[int | None, ...] = ()
     may_alias: tuple[int, ...] = ()
     mutates: tuple[int, ...] = ()
-    parts: Callable[[Call], Iterable[tuple[str, Case]]] | None = None
+    parts: Callable[..., Iterable[tuple[str, Case]]] | None = None
     sums: Callable[[Call], str] | None = None
 
 
