@@ -1,11 +1,13 @@
-"""Time tilewright beside the libraries that its users would call instead: NumPy, MKL and PyTorch, where installed.
+"""Time tilewright beside the libraries that its users would call instead, where installed.
 
     pip install '.[peers]' && python bench/peers.py [SUITE ...] [--threads 1 2] [--backend c numba] [--write]
+
+NumPy, MKL and PyTorch; for products of integers onnxruntime, and FBGEMM and oneDNN, the engines of PyTorch.
 
 Each contestant lives in a process of its own, so that no two OpenMP runtimes meet, and has its result checked before
 anything is timed. They take turns, A B C A B C: a round is one turn of each, of some milliseconds, after the idle
 threads of the one before have gone to sleep. A ratio is the median over the rounds of the best peer's time by
-tilewright's: above 1 no peer is faster. --write puts the tables into docs/PERFORMANCE.md. All takes some four minutes.
+tilewright's: above 1 no peer is faster. --write puts the tables into docs/PERFORMANCE.md. All takes some six minutes.
 """
 from __future__ import annotations
 

@@ -34,11 +34,19 @@ def test_rounds_of_one_case_with_numpy_alone(peers, monkeypatch: pytest.MonkeyPa
     assert peers.markdown(peers.by_case(rows)).splitlines()[0] == f"| suite | case | {backend}, 1 thread |"
 
 
-@pytest.mark.parametrize("suite", ["elementwise", "overhead", "train"])
+@pytest.mark.parametrize("suite", ["qgemm", "qlinear", "elementwise", "overhead", "train"])
 def test_small_cases_are_calls_of_the_table(peers, suite: str) -> None:
     for case in peers.peer_calls.SUITES[suite]:
-        if any(size in case for size in ("32x32", "8x8", "64-64-10")):
+        if any(size in case for size in ("31x33x29", "32x32", "8x8", "64-64-10")):
             peers.peer_calls.prepare("tilewright:numpy", suite, case, 1)()
+
+
+def test_integers_must_agree_exactly_and_what_was_quantized_nearly(peers) -> None:
+    exact, near = np.array([[1000, -7]], np.int32), np.array([[1000.0, -7.0]])
+    same = peers.peer_calls.same
+    assert same("matmul_integer", exact, exact) and not same("matmul_integer", exact + 1, exact)
+    assert same("quantized_linear", near + 20, near) and not same("quantized_linear", near * 0.9, near)
+    assert same("matmul", near * 1.0001, near) and not same("matmul", near + 20, near)
 
 
 def test_a_wrong_result_is_not_timed(peers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,5 +72,5 @@ def test_threads_are_held_against_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_tables_have_their_places() -> None:
     report = (ROOT / "docs/PERFORMANCE.md").read_text()
-    for name in ("peers", "peer-cases", "sweep", "threads", "ladder", "small", "medium"):
+    for name in ("peers", "peer-cases", "quantized", "sweep", "threads", "ladder", "small", "medium"):
         assert f"<!-- {name} -->" in report and f"<!-- /{name} -->" in report
