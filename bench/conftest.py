@@ -42,12 +42,12 @@ def facts(threads: int) -> dict[str, Any]:
 
 @pytest.fixture
 def measure(benchmark: Any, facts: dict[str, Any]) -> Callable[..., None]:
-    """measure(op, case, kernel): check the kernel on the case, then time it on a call in normal form."""
+    """measure(op, case, kernel): check the kernel on the case, then time it, in normal form and in a group."""
     from tilewright.bench import Expectation, roof
     from tilewright.bench.accuracy import poisoned
     from tilewright.core import dispatch, registry
 
-    def run(op: str, case: Any, kernel: Any) -> None:
+    def run(op: str, case: Any, kernel: Any, group: str = "") -> None:
         spec = registry.spec(op)
         expectation = Expectation(spec, case)
         call = expectation.fresh()
@@ -57,7 +57,7 @@ def measure(benchmark: Any, facts: dict[str, Any]) -> Callable[..., None]:
         accuracy = expectation.check(kernel)
         assert accuracy.wrong is None, accuracy.wrong
         outs = call.kernel_outs(poisoned(call))
-        benchmark.group = f"{op} {case.label} {call.dtype}"
+        benchmark.group = group or f"{op} {case.label} {call.dtype}"
         benchmark(kernel.run, call, outs)
         if benchmark.stats is not None:  # None with --benchmark-disable
             under, seconds = roof(spec, call), benchmark.stats.stats.median

@@ -4,7 +4,7 @@
 
 Of several runs each case is taken, with all its kernels, from the one in which its times scattered least. Each run is a
 process of its own: BLAS reads its number of threads once. On several threads a busy CPU ruins every time, so that table
-is written on an idle machine alone.
+is written on an idle machine alone. The table `quantized` is what bench_quantized.py prints.
 """
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from tilewright.bench.report import groups, mean_ratios
 ROOT = Path(__file__).resolve().parents[1]
 PERFORMANCE = ROOT / "docs/PERFORMANCE.md"
 README_OPS = ("matmul", "linear", "gelu", "softmax", "layer_norm", "cross_entropy", "dropout", "embedding",
-              "adamw_step")
+              "adamw_step", "quantized_linear")
 TABLES = {  # arguments of `tilewright compare`
     "threads": ("matmul", "linear", "linear_backward", "--size", "large"),
     "ladder": ("matmul", "--ladder"),
     "small": ("--size", "small"),
     "medium": ("--size", "medium"),
 }
+QUANTIZED = "quantized"
 BUSY = "Not measured: other work was running on the CPUs."
 
 
@@ -44,9 +45,12 @@ def calmest(runs: int, *args: str) -> bench.Comparison:
 def run(*args: str) -> bench.Comparison:
     """One `tilewright compare` as a process."""
     print("tilewright compare", *args, file=sys.stderr)
-    command = [sys.executable, "-m", "tilewright", "compare", *args, "--json", "-"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
-    return bench.from_json(json.loads(done.stdout))
+    return bench.from_json(json.loads(printed("-m", "tilewright", "compare", *args, "--json", "-")))
+
+
+def printed(*args: str) -> str:
+    """What Python prints in a process of its own."""
+    return subprocess.run([sys.executable, *args], stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
 
 
 def put(file: Path, name: str, text: str) -> None:
@@ -68,13 +72,17 @@ def section(found: bench.Comparison) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(TABLES)}; all by default")
+    tables = (*TABLES, QUANTIZED)
+    parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(tables)}; all by default")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of the table `threads`")
     parser.add_argument("--runs", type=int, default=1, help="of each table")
     args = parser.parse_args()
-    if unknown := set(args.tables) - set(TABLES):
+    if unknown := set(args.tables) - set(tables):
         parser.error(f"there is no table {', '.join(sorted(unknown))}")
-    for name in args.tables or TABLES:
+    for name in args.tables or tables:
+        if name == QUANTIZED:
+            put(PERFORMANCE, name, printed(str(Path(__file__).with_name("bench_quantized.py"))))
+            continue
         what = TABLES[name]
         if name == "threads":
             if os.getloadavg()[0] > 0.5 * args.threads:
@@ -84,7 +92,7 @@ def main() -> None:
         found = calmest(args.runs, *what)
         put(PERFORMANCE, name, section(found))
         if name == "medium":
-            short = replace(found, results=[r for r in found.results if r.op in README_OPS])
+            short = replace(found, results=[r for r in found.results if r.op in README_OPS and not r.part_of])
             put(ROOT / "README.md", "results", section(short))
 
 
