@@ -8,7 +8,7 @@ import numpy as np
 from tilewright.core.registry import BYTES, Call, Kernel
 from tilewright.kernels.gemm.spec import activate
 
-from .spec import centred, qlinear_result, quantize_rows, requantized, weights_of, wrapped
+from .definitions import centred, qlinear_result, quantize_rows, requantized, weights_of, wrapped
 
 
 def _sums(a: np.ndarray, b: np.ndarray, a_zero: np.ndarray | None, b_zero: np.ndarray | None) -> np.ndarray:
