@@ -35,11 +35,29 @@ ISAS = {
     "aarch64": {"neon": []},
 }
 
+# the same of *.int.isa.c, whose rows are those of TW_INT_ISAS; a row that the compiler is too old for is left out
+INT_ISAS = {
+    "x86_64": {
+        "avx512_vnni": [*ISAS["x86_64"]["avx512"], "-mavx512vnni"],
+        "avx512": ISAS["x86_64"]["avx512"],
+        "avx2_vnni": [*ISAS["x86_64"]["avx2"], "-mavxvnni"],
+        "avx2": ISAS["x86_64"]["avx2"],
+        "baseline": [],
+    },
+    "aarch64": {"neon_i8mm": ["-march=armv8.2-a+i8mm"], "neon_dotprod": ["-march=armv8.2-a+dotprod"], "neon": []},
+}
+
 
 def target(cc: list[str]) -> str:
     """The machine a compiler compiles for: x86_64, aarch64, ..."""
     triple = subprocess.run([*cc, "-dumpmachine"], check=True, capture_output=True, text=True).stdout
     return triple.split("-")[0].strip()
+
+
+def takes(cc: list[str], flags: list[str]) -> bool:
+    """Whether a compiler knows some flags."""
+    command = [*cc, *flags, "-x", "c", "-fsyntax-only", os.devnull]
+    return not flags or subprocess.run(command, capture_output=True).returncode == 0
 
 
 def inputs() -> list[Path]:
@@ -50,13 +68,15 @@ def inputs() -> list[Path]:
 def build_library(cc: list[str], out: Path, objects: Path, extra: tuple[str, ...] = ()) -> Path:
     """Compile csrc into the shared library `out`, objects into the folder `objects`; only what is out of date."""
     isas = ISAS.get(target(cc), {"baseline": []})
+    int_isas = {isa: flags for isa, flags in INT_ISAS.get(target(cc), isas).items() if isa in isas or takes(cc, flags)}
     newest_header = max(p.stat().st_mtime for p in inputs() if p.suffix != ".c")
     jobs, linked = [], []
     for source in sorted(HERE.rglob("*.c")):
         name = source.relative_to(HERE)
         if name.parts[0] == "python":
             continue
-        variants = isas if source.name.endswith(".isa.c") else {"": []}
+        suffix = "".join(source.suffixes)
+        variants = int_isas if suffix == ".int.isa.c" else isas if suffix == ".isa.c" else {"": []}
         for isa, flags in variants.items():
             obj = objects / name.with_suffix(f".{isa}.o" if isa else ".o")
             linked.append(str(obj))

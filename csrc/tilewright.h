@@ -36,6 +36,8 @@ enum {
 
 const char *tw_isa(void);
 const char *tw_isa_name(int row);
+const char *tw_int8_isa(void); /* the same for products of 8-bit integers, which know more of them */
+const char *tw_int8_isa_name(int row);
 const char *tw_isa_error(void);
 
 /* ---- threads: how many a call may use. Set for the process, or for the calling thread alone; 0 lets that follow the
@@ -155,6 +157,13 @@ typedef struct {
     const ptrdiff_t *a_zero_batch, *b_zero_batch;               /* NULL: the same zero points for all */
     const void *packed; /* NULL, or what tw_pack_integer made of b, which then is not read; b_batch must be 0 */
 } tw_qgemm_call;
+
+int tw_matmul_integer(const tw_qgemm_call *call);
+int tw_matmul_integer_describe(const tw_qgemm_call *call, char *text, size_t size); /* as tw_gemm_describe */
+
+/* A matrix b (k, n) of TW_INT8 or TW_UINT8 packed once for many products, as tw_pack does it. */
+size_t tw_pack_integer_bytes(int b_type, ptrdiff_t k, ptrdiff_t n);
+int tw_pack_integer(int b_type, ptrdiff_t k, ptrdiff_t n, tw_matrix b, void *packed);
 
 /* ---- activation, element by element: y = f(x), dx = dy f'(x). dtype TW_FLOAT32 or TW_FLOAT64; matrices of rows x cols with
  * any strides; y may be x, and dx may be dy or x, where the strides are the same. param: slope of leaky_relu, alpha of elu. */

@@ -27,7 +27,8 @@ if reason is None:
                         (tw.softmax(a, backend="c"), tw.softmax(a, backend="numpy"))):
         np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-4)
 auto = tw.explain("relu", a).kernel.backend
-print(json.dumps({"isa": native.isa(), "isas": native.isas(), "reason": reason, "auto": auto}))
+print(json.dumps({"isa": native.isa(), "int8_isa": native.int8_isa(), "isas": native.isas(), "reason": reason,
+                  "auto": auto}))
 """
 
 
@@ -41,15 +42,18 @@ def report(env: dict[str, str], *launcher: str, isa: str | None = None) -> dict:
 
 @needs_c
 def test_the_best_is_taken() -> None:
-    assert native.isa() == os.environ.get("TILEWRIGHT_ISA", native.isas()[0])
+    assert native.int8_isa() == os.environ.get("TILEWRIGHT_ISA", native.int8_isas()[0])
+    assert native.isa() == native.int8_isa().partition("_")[0]
+    assert native.isas()[-1] == native.int8_isas()[-1]
     assert native.isas()[-1] in ("baseline", "neon")
 
 
 @needs_c
-@pytest.mark.parametrize("isa", native.isas())
+@pytest.mark.parametrize("isa", native.int8_isas())
 def test_forced(isa: str, child_env: dict[str, str]) -> None:
     told = report(child_env, isa=isa)
-    assert (told["isa"], told["isas"], told["reason"], told["auto"]) == (isa, native.isas(), None, "c")
+    assert (told["isas"], told["reason"], told["auto"]) == (native.isas(), None, "c")
+    assert (told["isa"], told["int8_isa"]) == (isa.partition("_")[0], isa)  # avx2 alone has no VNNI
 
 
 @needs_c

@@ -14,6 +14,7 @@
 #pragma GCC optimize("no-version-loops-for-strides") // a second copy of each k loop for a_col == 1 gains nothing
 #endif
 #include "../isa/isa.h"
+#include "../isa/up_to.h"
 #include "../isa/vec.h"
 #include "kernels.h"
 
@@ -253,19 +254,6 @@ static void sum_rows(ptrdiff_t m, ptrdiff_t n, const void *x_, ptrdiff_t x_row, 
 }
 
 // ---- instances and tables
-
-#define UP_TO_2(X, a) X(1, a) X(2, a)
-#define UP_TO_3(X, a) UP_TO_2(X, a) X(3, a)
-#define UP_TO_4(X, a) UP_TO_3(X, a) X(4, a)
-#define UP_TO_6(X, a) UP_TO_4(X, a) X(5, a) X(6, a)
-#define UP_TO_8(X, a) UP_TO_6(X, a) X(7, a) X(8, a)
-#define UP_TO_9(X, a) UP_TO_8(X, a) X(9, a)
-#define UP_TO_10(X, a) UP_TO_9(X, a) X(10, a)
-#define UP_TO_12(X, a) UP_TO_10(X, a) X(11, a) X(12, a)
-#define UP_TO_14(X, a) UP_TO_12(X, a) X(13, a) X(14, a)
-#define UP_TO_16(X, a) UP_TO_14(X, a) X(15, a) X(16, a)
-#define UP_TO_(n, X, a) UP_TO_##n(X, a)
-#define UP_TO(n, X, a) UP_TO_(n, X, a)
 
 #define DIRECT(m, nv) \
     static void direct_##m##x##nv(ptrdiff_t k, const void *a, const void *b, void *c, ptrdiff_t last, const tw_tile_call *t) { \

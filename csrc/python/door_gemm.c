@@ -1,5 +1,5 @@
 // Doors of the gemm family: matmul, gemm, linear, linear_backward(_weights), and what explain asks.
-#include "door.h"
+#include "packed.h"
 
 #include <string.h>
 
@@ -40,8 +40,7 @@ typedef struct {
     const void *packed; // its panels, or NULL
 } right;
 
-// The matrix (K, N) of a PackedMatrix and its panels for this side, which are made now if need be; 0: it is none.
-static int read_packed(PyObject *object, int transpose, right *r) {
+int tw_read_packed(PyObject *object, int transpose, tw_view *view, const void **panels) {
     if (!packed_class || (PyObject *)Py_TYPE(object) != packed_class)
         return 0;
     PyObject *form = get_slot(form_slots[transpose], object, packed_class); // (matrix, panels), which the object keeps for good
@@ -51,9 +50,9 @@ static int read_packed(PyObject *object, int transpose, right *r) {
     }
     if (!form)
         PyErr_Clear();
-    const int found = form && PyTuple_Check(form) && tw_read(PyTuple_GetItem(form, 0), &r->view);
+    const int found = form && PyTuple_Check(form) && tw_read(PyTuple_GetItem(form, 0), view);
     if (found)
-        r->packed = PyArray_DATA((PyArrayObject *)PyTuple_GetItem(form, 1));
+        *panels = PyArray_DATA((PyArrayObject *)PyTuple_GetItem(form, 1));
     Py_XDECREF(form);
     return found;
 }
@@ -62,7 +61,7 @@ static int read_packed(PyObject *object, int transpose, right *r) {
 static int read_right(PyObject *object, int transpose, right *r) {
     r->packed = NULL;
     if (!tw_read(object, &r->view)) {
-        if (!read_packed(object, transpose, r))
+        if (!tw_read_packed(object, transpose, &r->view, &r->packed))
             return 0;
         transpose = 0;
     }
@@ -84,18 +83,20 @@ static PyObject *door_set_packed(PyObject *self, PyObject *const *args, Py_ssize
     return Py_NewRef(Py_None);
 }
 
-// pack(b) -> array of bytes: the panels of a float32 or float64 matrix (K, N)
+// pack(b) -> array of bytes: the panels of a matrix (K, N) of float32, float64, int8 or uint8
 static PyObject *door_pack(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     (void)self;
     tw_view b;
     if (nargs != 1 || !tw_read(args[0], &b) || b.ndim != 2)
         return tw_not_plain();
-    npy_intp bytes = (npy_intp)tw_pack_bytes(b.dtype, b.shape[0], b.shape[1]);
+    const int integer = b.dtype == TW_INT8 || b.dtype == TW_UINT8;
+    npy_intp bytes = (npy_intp)(integer ? tw_pack_integer_bytes : tw_pack_bytes)(b.dtype, b.shape[0], b.shape[1]);
     PyObject *panels = bytes ? PyArray_SimpleNew(1, &bytes, NPY_INT8) : tw_not_plain();
     if (!panels || !bytes)
         return panels;
     PyThreadState *state = tw_release_gil((double)bytes);
-    const int code = tw_pack(b.dtype, b.shape[0], b.shape[1], matrix(&b), PyArray_DATA((PyArrayObject *)panels));
+    void *to = PyArray_DATA((PyArrayObject *)panels);
+    const int code = (integer ? tw_pack_integer : tw_pack)(b.dtype, b.shape[0], b.shape[1], matrix(&b), to);
     tw_take_gil(state);
     return tw_result(code, panels);
 }
@@ -115,7 +116,7 @@ static int read_product(PyObject *const *args, tw_view *a, tw_view *b, npy_intp 
     if (tw_read(args[1], b)) {
         if (b->ndim != a->ndim || (axes && memcmp(a->shape, b->shape, axes * sizeof *shape)))
             return 0;
-    } else if (read_packed(args[1], 0, &packed)) {
+    } else if (tw_read_packed(args[1], 0, &packed.view, &packed.packed)) {
         *b = packed.view;
     } else {
         return 0;

@@ -24,7 +24,7 @@ def _probe_numba() -> str | None:
     if importlib.util.find_spec("numba") is None:
         return "Numba is not installed: pip install numba"
     asked = os.environ.get("TILEWRIGHT_ISA")
-    if asked and native.lib is not None and asked not in native.isas():  # unknown, or above this machine: C said so
+    if asked and native.lib is not None and asked not in native.int8_isas():  # C says which it knows
         return native.missing_reason()
     return None
 

@@ -87,6 +87,27 @@ def isas() -> list[str]:
     return names
 
 
+def int8_isa() -> str:
+    """The instruction set that products of 8-bit integers use; TILEWRIGHT_ISA takes these names, too.
+
+    >>> int8_isa() == "none" or int8_isa() in int8_isas()
+    True
+    """
+    return "none" if lib is None else ffi.string(lib.tw_int8_isa()).decode()
+
+
+def int8_isas() -> list[str]:
+    """Those that this build and this machine both have, most capable first: each is one of `isas`, or one with more.
+
+    >>> [isa for isa in int8_isas() if "_" not in isa] == isas()
+    True
+    """
+    names: list[str] = []
+    while lib is not None and (name := lib.tw_int8_isa_name(len(names))) != ffi.NULL:
+        names.append(ffi.string(name).decode())
+    return names
+
+
 def gemm_tuning() -> tuning.Numbers:
     """The numbers by which products choose their way, as tilewright.h explains them."""
     now = ffi.new("tw_gemm_tuning *")

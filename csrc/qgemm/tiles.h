@@ -1,0 +1,142 @@
+// The microkernels of integer products, for one ISA; included by *.int.isa.c.
+//
+//                panel: words of b, nv vectors a row      A tile of c stays in registers for the whole of k. Each step loads nv
+//                    | v0 | v1 | v2 |                     vectors of b and multiplies them by one word of each of m rows of a,
+//                  --+----+----+----+                     spread over a vector: the loop of gemm/tiles.h with a dot product of
+//      word of a0 -> | c  | c  | c  |   m x nv vectors    DEPTH elements in the place of the multiply-add.
+//      word of a1 -> | c  | c  | c  |   of c
+//
+// Registers: m * nv for c, nv for b, 1 for a, 1 for the flip. With 32 (AVX-512, NEON): 8 x 3 + 3 + 2 = 29; 16 + 1 + 2;
+// 14 x 2 + 2 + 2 = 32; 6 x 4 + 4 + 2 = 30. With 16 (AVX2, SSE2): 6 x 2 + 2 + 1 = 15 and one product; 12 + 1 + 1.
+// Sums are exact modulo 2^32 in any order, so that k may be cut where that helps.
+#include "../isa/dot.h"
+#include "../isa/isa.h"
+#include "../isa/up_to.h"
+#include "kernels.h"
+#include "pack.h"
+
+#if defined __AVX512F__ || defined __aarch64__
+#define ROWS_1 16
+#define ROWS_2 14
+#define ROWS_3 8
+#define ROWS_4 6
+#define NV 3
+#else
+#define ROWS_1 12
+#define ROWS_2 6
+#define ROWS_3 4
+#define ROWS_4 2
+#define NV 2
+#endif
+_Static_assert(ROWS_1 <= TW_MAX_STRIP, "the driver keeps a strip's zero points and sums in arrays of TW_MAX_STRIP");
+
+// vpxord takes a word of a from memory and spreads it: for nothing, as long as there is a load to be made
+#ifdef __AVX512VNNI__
+enum { FLIPS = 1 };
+#else
+enum { FLIPS = 0 };
+#endif
+
+INLINE wvec spread(const void *word, wvec flip) { return FLIPS ? w_set1(word_at(word)) ^ flip : w_set1(word_at(word)); }
+
+// c before the products: - a_zero sum b - b_zero (sum a - k a_zero)
+INLINE void start(const int m, const int nv, wvec (*acc)[TW_MAX_VECTORS], const int32_t *sums, const int32_t *b_zero,
+                  const tw_strip *t) {
+    if (t->one_zero) {
+        const wvec zero = w_set1(-(uint32_t)*t->a_zero);
+        UNROLL for (int j = 0; j < nv; j++) {
+            const wvec first = zero * w_load(sums + j * LANES);
+            UNROLL for (int i = 0; i < m; i++) acc[i][j] = first;
+        }
+        return;
+    }
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++)
+        acc[i][j] = w_set1(-(uint32_t)t->a_zero[i]) * w_load(sums + j * LANES);
+    if (b_zero)
+        UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++)
+            acc[i][j] -= w_set1((uint32_t)t->row_sums[i]) * w_load(b_zero + j * LANES);
+}
+
+// One word of each row: from a on, a_row bytes apart.
+INLINE void step(const int m, const int nv, wvec (*acc)[TW_MAX_VECTORS], const char *a, ptrdiff_t a_row, wvec flip,
+                 const uint32_t *b) {
+    wvec bv[TW_MAX_VECTORS];
+    UNROLL for (int j = 0; j < nv; j++) bv[j] = w_load(b + j * LANES);
+    UNROLL for (int i = 0; i < m; i++) {
+        const wvec av = spread(a + i * a_row, flip);
+        UNROLL for (int j = 0; j < nv; j++) acc[i][j] = w_dot(acc[i][j], av, bv[j]);
+    }
+}
+
+// `ways` steps are taken at a time, each into sums of its own: a dot product takes 4 cycles, and few rows are few sums.
+INLINE void tile(const int m, const int nv, const int ways, ptrdiff_t words, const char *a, const uint32_t *b, const int32_t *sums,
+                 const int32_t *b_zero, int32_t *c, ptrdiff_t last, const tw_strip *t) {
+    const wvec flip = w_set1(t->flip);
+    const ptrdiff_t a_row = t->a_row;
+    wvec acc[TW_MAX_STRIP][TW_MAX_VECTORS];
+    start(m, nv, acc, sums, b_zero, t);
+    UNROLL for (int i = m; i < ways * m; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = (wvec){0};
+    ptrdiff_t p = 0;
+    for (; p + ways <= words; p += ways)
+        UNROLL for (int w = 0; w < ways; w++, a += 4, b += nv * LANES) step(m, nv, acc + w * m, a, a_row, flip, b);
+    if (ways > 1)
+        for (; p < words; p++, a += 4, b += nv * LANES) step(m, nv, acc, a, a_row, flip, b);
+    if (t->tail) step(m, nv, acc, (const char *)t->tail, 4, flip, b);
+    UNROLL for (int i = m; i < ways * m; i++) UNROLL for (int j = 0; j < nv; j++) acc[i % m][j] += acc[i][j];
+    UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) {
+        int32_t *to = c + i * t->c_row + j * LANES;
+        if (j < nv - 1 || last == LANES)
+            w_store(to, acc[i][j]);
+        else
+            w_store_n(to, acc[i][j], last);
+    }
+}
+
+static void sum_rows(ptrdiff_t m, ptrdiff_t words, const void *a, const tw_strip *t, int32_t *sums) {
+    const wvec ones = w_set1(DEPTH == 4 ? 0x01010101 : 0x00010001), flip = w_set1(t->flip);
+    for (ptrdiff_t i = 0; i < m; i++) {
+        const char *row = (const char *)a + i * t->a_row;
+        wvec sum = {0}, rest = flip;
+        ptrdiff_t p = 0;
+        for (; p + LANES <= words; p += LANES) sum = w_dot(sum, w_load(row + 4 * p) ^ flip, ones);
+        memcpy(&rest, row + 4 * p, (size_t)(words - p) * 4);
+        sum = w_dot(sum, rest ^ flip, ones);
+        if (t->tail) sum[0] = w_dot(sum, w_set1(t->tail[i]) ^ flip, ones)[0];
+        uint32_t total = 0;
+        for (int lane = 0; lane < LANES; lane++) total += sum[lane];
+        sums[i] = (int32_t)total;
+    }
+}
+
+// ---- instances and the table
+
+#define WAYS(m, nv) ((m) == 1 ? 4 : (m) == 2 ? 2 : 1)
+#define TILE(m, nv) \
+    static void tile_##m##x##nv(ptrdiff_t words, const void *a, const void *panel, const int32_t *sums, const int32_t *b_zero, \
+                                int32_t *c, ptrdiff_t last, const tw_strip *strip) { \
+        tile(m, nv, WAYS(m, nv), words, a, panel, sums, b_zero, c, last, strip); \
+    }
+#define TILE_ROW(m, nv) tile_##m##x##nv,
+UP_TO(ROWS_1, TILE, 1)
+UP_TO(ROWS_2, TILE, 2)
+UP_TO(ROWS_3, TILE, 3)
+UP_TO(ROWS_4, TILE, 4)
+static tw_int_tile *const tiles_1[] = {UP_TO(ROWS_1, TILE_ROW, 1)};
+static tw_int_tile *const tiles_2[] = {UP_TO(ROWS_2, TILE_ROW, 2)};
+static tw_int_tile *const tiles_3[] = {UP_TO(ROWS_3, TILE_ROW, 3)};
+static tw_int_tile *const tiles_4[] = {UP_TO(ROWS_4, TILE_ROW, 4)};
+
+extern const tw_qgemm_kernels TW_NAME(tw_qgemm);
+const tw_qgemm_kernels TW_NAME(tw_qgemm) = {
+    .lanes = LANES,
+    .depth = DEPTH,
+    .a_unsigned = A_UNSIGNED,
+    .flips = FLIPS,
+    .vectors = NV,
+    .alone = NV == 3 ? 4 : 2,
+    .rows = {ROWS_1, ROWS_2, ROWS_3, ROWS_4},
+    .tile = {tiles_1, tiles_2, tiles_3, tiles_4},
+    .pack_b = pack_b,
+    .pack_a = pack_a,
+    .sum_rows = sum_rows,
+};
