@@ -46,9 +46,8 @@ def tree(tmp_path: Path) -> Path:
             target.write_text(text)
     (package / "kernels/square/__init__.py").write_text('"""square: x · x."""\n')
     fast_door = re.compile(r"    c = door\(backend\)\n.*?return y\n", re.DOTALL)
-    ops = package / "ops.py"
-    text = ops.read_text()
-    ops.write_text(text.replace("__all__ =", fast_door.sub("", PUBLIC_CALL) + "\n\n__all__ =", 1))
+    ops = package / "ops/activations.py"
+    ops.write_text(f"{ops.read_text()}\n\n{fast_door.sub('', PUBLIC_CALL)}")
     return tmp_path
 
 

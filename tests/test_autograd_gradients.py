@@ -24,7 +24,7 @@ def small_cases(spec: registry.Spec):
             yield case
 
 
-@pytest.mark.parametrize("op", [s.name for s in registry.specs().values() if s.gradient is not None])
+@pytest.mark.parametrize("op", [s.name for s in registry.specs().values() if s.gradient and "float64" in s.dtypes])
 def test_gradients_of_the_table(op):
     checked = 0
     for case in itertools.islice(small_cases(registry.spec(op)), CASES):

@@ -1,6 +1,7 @@
 """The oracles against what does not share their code: mpmath, exact fractions, published vectors, differences."""
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import product
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from mpmath import mp, mpf
 
+import tilewright as tw
 from tilewright.core import registry, sampling
 from tilewright.core.checking import ulp
 from tilewright.core.packed import PackedMatrix
@@ -324,7 +326,7 @@ def test_clip_by_hand() -> None:
 
 # ---- gradients: backward oracles against differences of forward oracles
 
-DIFFERENTIABLE = [op for op, spec in registry.specs().items() if spec.gradient is not None]
+DIFFERENTIABLE = [op for op, spec in registry.specs().items() if spec.gradient is not None and "float64" in spec.dtypes]
 
 
 def small_cases(op: str) -> list[registry.Case]:
@@ -375,3 +377,49 @@ def test_backward_oracles_take_the_slopes(rng: np.random.Generator) -> None:
     for name in DERIVATIVES:
         want = [mpf(float(a)) * SLOPES[name](mpf(float(b))) for a, b in zip(dy, x, strict=True)]
         close(exact(f"{name}_backward", dy, x), want, 1e-15 if name != "gelu" else 3e-15)
+
+
+# ---- conversions: against fractions
+
+def _exact_quantize(x: float, scale: float, zero: int, low: int, high: int) -> int:
+    """The definition in rational numbers: the quotient rounded to float32, then to an integer, halves to even."""
+    if math.isnan(x):
+        return low
+    if math.isinf(x):
+        return high if x > 0 else low
+    quotient = Fraction(x) / Fraction(scale)
+    rounded = quotient if abs(quotient) > 2 ** 26 else Fraction(float(nearest_float32(quotient)))
+    return min(max(round(rounded) + zero, low), high)
+
+
+def nearest_float32(value: Fraction) -> Fraction:
+    """Halves to even; denormals are spaced like the smallest normal numbers."""
+    if value == 0:
+        return value
+    exponent = max(math.frexp(float(value))[1] - 24, -149)
+    step = Fraction(2) ** exponent
+    return round(value / step) * step
+
+
+def test_quantize_linear_is_exact(backend: str) -> None:
+    rng = np.random.default_rng(5)
+    x = np.concatenate([rng.standard_normal(300) * 40, np.arange(-64, 64) / 4, [np.inf, -np.inf, np.nan, 1e30, 1e-44]])
+    x = x.astype(np.float32)
+    for scale in (0.25, 0.1, 3.0, 1e-3, 1e-20):
+        for zero in (np.uint8(0), np.uint8(200), np.int8(-128), np.int8(5), np.int16(-7), np.uint16(65535)):
+            info, s = np.iinfo(zero.dtype), float(np.float32(scale))
+            want = [_exact_quantize(float(v), s, int(zero), info.min, info.max) for v in x]
+            assert tw.quantize_linear(x, scale, zero, backend=backend).tolist() == want
+
+
+def test_requantized_products_are_exact(backend: str) -> None:
+    """qlinear_matmul from whole numbers: the scales' product, the sum and theirs round once each."""
+    rng = np.random.default_rng(6)
+    a, b = rng.integers(0, 256, (7, 40), np.uint8), rng.integers(-128, 128, (40, 9), np.int8)
+    a_scale, b_scale, y_scale = (float(np.float32(v)) for v in (0.013, 0.21, 17.0))
+    scale = nearest_float32(Fraction(a_scale) * Fraction(b_scale))
+    found = tw.qlinear_matmul(a, a_scale, np.uint8(9), b, b_scale, np.int8(-3), y_scale, np.int8(4), backend=backend)
+    for i, j in np.ndindex(found.shape):
+        total = sum((int(p) - 9) * (int(q) + 3) for p, q in zip(a[i], b[:, j], strict=True))
+        real = float(nearest_float32(nearest_float32(Fraction(total)) * scale))
+        assert found[i, j] == _exact_quantize(real, y_scale, 4, -128, 127)
