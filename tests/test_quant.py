@@ -36,7 +36,7 @@ def states(model: nn.Module) -> dict[str, bytes]:
 
 def grid(x: np.ndarray, g: quant.Grid) -> np.ndarray:
     """x as the integers of a grid, in float32 as tw.quantize_linear."""
-    return np.clip(np.rint(x.astype(np.float32) / g.scale) + np.float32(g.zero), 0, 255).astype(np.float64)
+    return np.clip(np.rint(x.astype(np.float32) / g.scale) + np.float32(g.zero), 0, g.top).astype(np.float64)
 
 
 def by_hand(model: nn.Sequential, x: np.ndarray) -> np.ndarray:
@@ -72,7 +72,8 @@ def test_a_model_computes_what_its_integers_say(way, smooth):
     assert found.dtype == np.float32 and found.shape == (40, 5)
     # Rounding in float32 may tip a number over the edge of a grid's step, rarely: nearly all are equal to a few eps.
     error = np.abs(found - expected)
-    assert np.median(error) < 1e-5 and error.max() < 0.02
+    step = 255 / 15 if way["method"] == "static" and way["bits"] == 4 else 1
+    assert np.median(error) < 1e-5 and error.max() < 0.02 * step
     assert np.abs(found - model(X).data).max() < (0.06 if way["bits"] == 8 else 0.8)
 
 

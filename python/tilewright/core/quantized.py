@@ -178,7 +178,7 @@ def quantize_weight(w: Any, bits: int = 8, group_size: int | None = None, *, met
     padded = np.zeros((n, groups * group), np.float32)
     padded[:, :k] = a
     padded = padded.reshape(n, groups, group)
-    scales, zeros = _range(padded, bits, symmetric)
+    scales, zeros = grids(padded, bits, symmetric)
     q = np.rint(padded / scales[..., None]) + (0 if zeros is None else zeros[..., None].astype(np.float32))
     low = -(1 << bits - 1)
     values = np.clip(q, low, -low - 1).astype(np.int8).reshape(n, groups * group)[:, :k]
@@ -199,8 +199,8 @@ def packed_int4(values: np.ndarray) -> np.ndarray:
 _TINY = np.float32(2.0 ** -120)  # the least scale: smaller weights are zeros, and no quotient overflows
 
 
-def _range(x: np.ndarray, bits: int, symmetric: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """Scales and zero points (N, G) of groups x (N, G, size); a group of zeros has scale 1."""
+def grids(x: np.ndarray, bits: int, symmetric: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """Scales and zero points (None: all 0), (N, G), for groups x (N, G, size); a group of zeros has scale 1."""
     top = (1 << bits - 1) - 1
     if symmetric:
         scales = np.abs(x).max(axis=2, initial=0) / np.float32(top)

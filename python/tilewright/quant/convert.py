@@ -1,7 +1,7 @@
 """quantize: a model with integers for weights, made from one with floats."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -29,7 +29,7 @@ def quantize(model: Module, method: str = "dynamic", calibration: Any = None, ob
     calibration  for static and smooth: rows like those the model will see, an array or an iterable of batches
     observer     how the range of a grid is chosen: "minmax", "percentile", "entropy" or "mse" (see `observers`)
     per_channel  a scale for each output, or one for all
-    bits         8 or 4, of the weights; where x is quantized it has 8
+    bits         8 or 4: of the weights, and of x on fixed grids; x quantized row by row has 8
     group_size   weight-only: a scale for each so many columns
     skip         names of layers that stay float, as in state_dict: "0", "encoder"
     smooth       alpha in [0, 1], or None: balance x and weights first, as SmoothQuant does (see quant/smooth.py)
@@ -61,17 +61,22 @@ def quantize(model: Module, method: str = "dynamic", calibration: Any = None, ob
         model, folded = smoothing.balanced(model, balance)
         chosen = walk.linears(model, skip)
     divided = {name: s for name, s in balance.items() if name not in folded}
-    grids = _grids(model, chosen, data, divided, observer) if method == "static" else {}
+    grids = _grids(model, chosen, data, divided, observer, bits) if method == "static" else {}
     products = "weight-only" if method == "weight-only" else "dynamic"
     layers: dict[str, Module] = {}
     for name, layer in chosen.items():
         w = layer.weight.data * divided[name] if name in divided else layer.weight.data
         bias = None if layer.bias is None else layer.bias.data
         more: dict[str, Any] = {"bits": bits, "balance": balance.get(name), "folded": name in folded}
-        weight = _weight(name, w, bits, group_size, per_channel, products)
+        weight = weight_of(name, w, bits, group_size, per_channel, products)
         layers[name] = (StaticLinear(weight, bias, input=grids[name], **more) if method == "static"
                         else QuantizedLinear(weight, bias, **more))
-    quantized = walk.replaced(model, layers, chosen)
+    return finished(model, layers, chosen)
+
+
+def finished(model: Module, layers: Mapping[str, Module], old: Mapping[str, Module]) -> Any:
+    """A copy of the model for inference in which quantized layers have taken the places of the old ones."""
+    quantized = walk.replaced(model, layers, old)
     for _, module in quantized.named_modules():
         if isinstance(module, Dropout):
             module.p = 0.0
@@ -93,8 +98,9 @@ def _check(method: str, bits: int, group_size: int | None, per_channel: bool, ca
         raise ArgumentError(f"quantize: {what} needs calibration: rows like those that the model will see")
 
 
-def _weight(name: str, w: np.ndarray, bits: int, group_size: int | None, per_channel: bool,
-            method: str) -> QuantizedMatrix:
+def weight_of(name: str, w: np.ndarray, bits: int, group_size: int | None, per_channel: bool,
+              method: str) -> QuantizedMatrix:
+    """The integers for the weights of the layer so called."""
     try:
         if per_channel:
             q = quantize_weight(w, bits, group_size, method="weight-only")
@@ -106,9 +112,9 @@ def _weight(name: str, w: np.ndarray, bits: int, group_size: int | None, per_cha
 
 
 def _grids(model: Module, layers: dict[str, Linear], data: list[np.ndarray], divided: dict[str, np.ndarray],
-           observer: str) -> dict[str, Grid]:
+           observer: str, bits: int) -> dict[str, Grid]:
     """The grid on which each layer takes its inputs."""
-    seen: dict[str, Observer] = {name: OBSERVERS[observer]() for name in layers}
+    seen: dict[str, Observer] = {name: OBSERVERS[observer](bits) for name in layers}
 
     def see(name: str, x: np.ndarray) -> None:
         try:
@@ -118,7 +124,7 @@ def _grids(model: Module, layers: dict[str, Linear], data: list[np.ndarray], div
 
     walk.watch(model, layers, data, see)
     try:
-        return {name: Grid.over(*o.range()) for name, o in seen.items()}
+        return {name: Grid.over(*o.range(), bits) for name, o in seen.items()}
     except ArgumentError:
         missed = [name for name, o in seen.items() if not o.count]
         raise ArgumentError(f"calibration never reached layer {', '.join(map(repr, missed))}; skip it") from None

@@ -21,30 +21,41 @@ from ..nn import Module
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The numbers that a uint8 q can stand for: (q - zero) * scale.
+    """The numbers that a uint8 q below 2^bits can stand for: (q - zero) * scale.
 
     >>> import tilewright as tw
     >>> tw.quant.Grid.over(-1.0, 254.0)
-    Grid(scale=np.float32(1.0), zero=np.uint8(1))
+    Grid(scale=np.float32(1.0), zero=np.uint8(1), bits=8)
     """
 
     scale: np.float32
     zero: np.uint8
+    bits: int = 8
 
     def __post_init__(self) -> None:
         set_once = object.__setattr__
         set_once(self, "scale", np.float32(self.scale))
         if not 0 < self.scale < np.inf:
             raise ArgumentError(f"Grid: the scale must be finite and positive, not {self.scale}")
-        if not 0 <= self.zero <= 255:
-            raise ArgumentError(f"Grid: the zero point lies in 0 ... 255, and {self.zero} does not")
+        if not 0 <= self.zero <= self.top:
+            raise ArgumentError(f"Grid: the zero point lies in 0 ... {self.top}, and {self.zero} does not")
         set_once(self, "zero", np.uint8(self.zero))
 
     @classmethod
-    def over(cls, low: float, high: float) -> Grid:
+    def over(cls, low: float, high: float, bits: int = 8) -> Grid:
         """The grid from low to high, which 0 lies between; any grid serves where nothing but 0 is expected."""
-        scale = float(np.float32((high - low) / 255)) or 1.0
-        return cls(np.float32(scale), np.uint8(min(round(-low / scale), 255)))
+        top = (1 << bits) - 1
+        scale = float(np.float32((high - low) / top)) or 1.0
+        return cls(np.float32(scale), np.uint8(min(round(-low / scale), top)), bits)
+
+    @property
+    def top(self) -> int:
+        """The largest q."""
+        return (1 << self.bits) - 1
+
+    def clip(self, q: np.ndarray) -> np.ndarray:
+        """q (uint8), with what lies beyond the grid brought to its end in place."""
+        return q if self.bits == 8 else np.minimum(q, np.uint8(self.top), out=q)
 
 
 def matrix(integers: np.ndarray, scales: np.ndarray, bits: int, group_size: int | None, method: str) -> QuantizedMatrix:
@@ -154,23 +165,25 @@ class StaticLinear(QuantizedLinear):
         """(..., in) float or uint8 -> (..., out) uint8 or float32."""
         q = x.data if isinstance(x, Tensor) else np.asarray(x)
         if not (self.fed and q.dtype == np.uint8):
-            q = ops.quantize_linear(self.balanced(q), self.input.scale, self.input.zero)
+            q = self.input.clip(ops.quantize_linear(self.balanced(q), self.input.scale, self.input.zero))
         to = (None, None) if self.output is None else (self.output.scale, self.output.zero)
-        return made(ops.qlinear(q, self.input.scale, self.input.zero, self.weight, self.bias, *to,
-                                activation=activation))
+        y = ops.qlinear(q, self.input.scale, self.input.zero, self.weight, self.bias, *to, activation=activation)
+        return made(y if self.output is None else self.output.clip(y))
 
     def extra_state(self) -> dict[str, np.ndarray]:
         state = super().extra_state()
-        for name, grid in (("input", self.input), ("output", self.output)):
-            if grid is not None:
-                state |= {f"{name}_scale": np.array(grid.scale), f"{name}_zero_point": np.array(grid.zero)}
+        for name, grid in self._grids().items():
+            state |= {f"{name}_scale": np.array(grid.scale), f"{name}_zero_point": np.array(grid.zero)}
         return state
 
     def options(self) -> dict[str, Any]:
-        return super().options() | {"fed": self.fed}
+        return super().options() | {"fed": self.fed, "grid_bits": {name: g.bits for name, g in self._grids().items()}}
+
+    def _grids(self) -> dict[str, Grid]:
+        return {"input": self.input} if self.output is None else {"input": self.input, "output": self.output}
 
     @classmethod
     def _more(cls, options: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
-        grids = {name: Grid(np.float32(state[f"{name}_scale"]), state[f"{name}_zero_point"].reshape(())[()])
-                 for name in ("input", "output") if f"{name}_scale" in state}
+        grids = {name: Grid(np.float32(state[f"{name}_scale"]), state[f"{name}_zero_point"].reshape(())[()], bits)
+                 for name, bits in options["grid_bits"].items()}
         return {"fed": options["fed"], **grids}

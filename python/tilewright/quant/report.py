@@ -25,7 +25,7 @@ class LayerReport(NamedTuple):
 
     snr             signal to noise in dB: 10 log10(sum y² / sum (y - quantized y)²), before the activation
     weights_used    share of the integers' range that the largest weight of a scale reaches, on average
-    inputs_used     share of the 256 integers between the least and the greatest that the inputs became; None where
+    inputs_used     share of the grid's integers between the least and the greatest that the inputs became; None where
                     they stay float, 1 where every row has a range of its own
     clipped         share of the inputs beyond the grid
     """
@@ -137,10 +137,10 @@ class _Grid:
 
     def add(self, layer: StaticLinear, x: np.ndarray) -> None:
         q = np.rint(x / layer.input.scale) + np.float32(layer.input.zero)
-        self.beyond += int(np.count_nonzero((q < 0) | (q > 255)))
+        self.beyond += int(np.count_nonzero((q < 0) | (q > layer.input.top)))
         self.count += q.size
         self.least = min(self.least, int(max(q.min(), 0)))
-        self.greatest = max(self.greatest, int(min(q.max(), 255)))
+        self.greatest = max(self.greatest, int(min(q.max(), layer.input.top)))
 
 
 @dataclass(slots=True)
@@ -183,7 +183,7 @@ def _row(name: str, layer: QuantizedLinear, seen: _Seen) -> LayerReport:
     method, used, clipped = layer.weight.method, None, None
     if isinstance(layer, StaticLinear):
         grid, method = seen.grid, "static"
-        used, clipped = (grid.greatest - grid.least + 1) / 256, grid.beyond / max(grid.count, 1)
+        used, clipped = (grid.greatest - grid.least + 1) / (layer.input.top + 1), grid.beyond / max(grid.count, 1)
     elif method == "dynamic":
         used, clipped = 1.0, 0.0
     return LayerReport(name, f"{method} int{layer.bits}", seen.noise.snr(), _weights_used(layer), used, clipped)
