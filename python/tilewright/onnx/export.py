@@ -10,12 +10,12 @@ from .layers import write
 
 
 def export(model: nn.Module, path: str | os.PathLike[str], *, name: str = "model") -> None:
-    """Write a model of linear layers, norms and activations as an ONNX file (opset 21).
+    """Write a model of linear layers, norms and activations, float or quantized, as an ONNX file (opset 21).
 
     The graph takes `x` (rows, features) and returns `y`, rows being any number, in the model's dtype. Dropout is left
     out. Constants have the names of the model's state ("0.weight"). The file is checked by `onnx.checker` before it is
-    written, atomically. Raises ArgumentError for a layer without an ONNX form, or where the onnx package is not
-    installed; DataError where the file cannot be written.
+    written, atomically. docs/QUANTIZATION.md says what quantized layers become. Raises ArgumentError for a layer
+    without an ONNX form, or where the onnx package is not installed; DataError where the file cannot be written.
 
     >>> import tempfile, tilewright as tw
     >>> path = tempfile.mkdtemp() + "/model.onnx"

@@ -11,6 +11,8 @@ from ..core.errors import ArgumentError
 
 OPSET, IR_VERSION = 21, 10  # the first with scales by blocks and int4; what onnx 1.16 and onnxruntime 1.18 read
 
+Value = tuple[np.dtype, int | str]  # dtype, and number of features or what stands for it
+
 
 def onnx() -> Any:
     """The onnx package; ArgumentError with the command where it is not installed."""
@@ -30,17 +32,17 @@ class Graph:
     def __init__(self) -> None:
         self.onnx = onnx()
         self.scope = ""
-        self.takes: tuple[Any, int | str] = np.dtype(np.float32), "features"  # what goes into the first layer
-        self.gives: int | str = "features"  # what comes out of the last one
+        self._takes: Value = np.dtype(np.float32), "features"  # what goes into the first layer
+        self._gives: Value = self._takes  # what comes out of the last one
         self._nodes: list[Any] = []
         self._constants: dict[str, Any] = {}
         self._used: Counter[str] = Counter()
 
-    def layer(self, dtype: Any, inputs: int, outputs: int) -> None:
-        """Note the dtype and the features of a layer that has a number of its own for them."""
-        if self.gives == "features":
-            self.takes = dtype, inputs
-        self.gives = outputs
+    def layer(self, takes: Value, gives: Value) -> None:
+        """Note the dtype and the features of what goes into a layer and comes out of it."""
+        if self._takes is self._gives:
+            self._takes = takes
+        self._gives = gives
 
     def constant(self, name: str, value: Any) -> str:
         """An array that belongs to the layer: "0.weight"."""
@@ -62,16 +64,16 @@ class Graph:
         if (count := self._used[name]) > 1:
             name += f"_{count}"
         names = ["" if i is None else i for i in inputs]
+        while names[-1] == "":  # no runtime minds one in the middle; onnxruntime does at the end
+            names.pop()
         self._nodes.append(self.onnx.helper.make_node(op, names, [name], name, **attributes))
         return name
 
     def model(self, result: str, name: str) -> Any:
         """The checked ModelProto of a graph from `x` to `y`, the value called `result`."""
         make = self.onnx.helper
-        dtype, inputs = self.takes
-        kind = make.np_dtype_to_tensor_dtype(dtype)
-        x, y = (make.make_tensor_value_info(*value) for value in (("x", kind, ["rows", inputs]),
-                                                                  ("y", kind, ["rows", self.gives])))
+        x, y = (make.make_tensor_value_info(what, make.np_dtype_to_tensor_dtype(dtype), ["rows", features])
+                for what, (dtype, features) in (("x", self._takes), ("y", self._gives)))
         nodes = [*self._nodes, make.make_node("Identity", [result], ["y"], "y")]
         graph = make.make_graph(nodes, name, [x], [y], list(self._constants.values()))
         model = make.make_model(graph, opset_imports=[make.make_opsetid("", OPSET)], ir_version=IR_VERSION,
