@@ -17,6 +17,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -254,7 +255,8 @@ class Outcome:
 
 def conform(kernel: registry.Kernel, dtype: str) -> Outcome:
     """Check one kernel on every case of one dtype."""
-    outcome = Outcome(kernel.op, dispatch.row_name(kernel), isa_of(kernel.backend), dtype)
+    isa = isa_of(kernel.backend, registry.spec(kernel.op).family)
+    outcome = Outcome(kernel.op, dispatch.row_name(kernel), isa, dtype)
     refused: Counter[str] = Counter()
     for i, s in enumerate(samples(kernel.op, dtype)):
         reason = dispatch.why_not(kernel, s.call)
@@ -270,12 +272,19 @@ def conform(kernel: registry.Kernel, dtype: str) -> Outcome:
     return outcome
 
 
-def isa_of(backend: str) -> str:
+def has_integer_isas(family: str) -> bool:
+    """Whether the C kernels of a family tell apart the instruction sets that have dot products of integers."""
+    return any((Path(__file__).parents[1] / "csrc" / family).glob("*.int.isa.c"))
+
+
+def isa_of(backend: str, family: str) -> str:
     """The instruction set that a backend's kernels use in this process."""
     if backend == "numba":
         from tilewright.kernels.vector import host
         return host.ISA
-    return native.isa() if backend == "c" else ""
+    if backend != "c":
+        return ""
+    return native.int8_isa() if has_integer_isas(family) else native.isa()
 
 
 def rows(op: str, backends: Sequence[str] | None = None) -> Iterator[registry.Kernel]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +50,17 @@ def test_kernel(kernel: registry.Kernel, dtype: str, record_property: Any) -> No
     assert kernel.variant or not outcome.refused, outcome.refused  # a backend's own kernel takes every call
 
 
-def lower_isas() -> list[str]:
-    return [isa for isa in native.isas() if isa != native.isa()]
+def lower_isas() -> Iterator[tuple[str, str, str]]:
+    """Instruction set, backend, family."""
+    backends = [b for b in ("c", "numba") if capability.reasons()[b] is None]
+    for family, backend in product(registry.families(), backends):
+        integer = backend == "c" and conformance.has_integer_isas(family)
+        for isa in native.int8_isas() if integer else native.isas():
+            if isa != (native.int8_isa() if integer else native.isa()):
+                yield isa, backend, family
 
 
-@pytest.mark.parametrize("family", registry.families())
-@pytest.mark.parametrize("backend", [b for b in ("c", "numba") if capability.reasons()[b] is None])
-@pytest.mark.parametrize("isa", lower_isas())
+@pytest.mark.parametrize(("isa", "backend", "family"), list(lower_isas()))
 def test_lower_isa(isa: str, backend: str, family: str, record_property: Any, child_env: dict[str, str]) -> None:
     """In a child process held to a lower instruction set."""
     env = child_env | {"TILEWRIGHT_ISA": isa, "TILEWRIGHT_TEST_SEED": str(conformance.SEED)}

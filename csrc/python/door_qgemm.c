@@ -16,8 +16,8 @@ static void batch_strides(const tw_view *v, int axes, npy_intp *strides) {
     for (int i = 0; i < axes; i++) strides[i] = v->strides[i] / v->itemsize;
 }
 
-// ---- zero points: None, an int in the range of their matrix, or an array of int32 with the batch axes and one number a row of a or
-// column of b
+// ---- zero points: None, an integer in the range of their matrix; in normal form None, or an array of int32 with the batch axes and
+// one number a row of a or column of b
 
 typedef struct {
     tw_view view; // no data: none
@@ -26,31 +26,32 @@ typedef struct {
     const int32_t *data;
 } zeros;
 
+// One number for all, as public calls have it; 0: not plain.
 static int read_one(PyObject *object, int dtype, zeros *z) {
+    const int is_int = Py_TYPE(object) == &PyLong_Type;
     int overflow = 0;
-    const long value = PyLong_AsLongAndOverflow(object, &overflow);
-    const long low = dtype == TW_INT8 ? -128 : 0;
-    if (overflow || value < low || value > low + 255)
+    if (!is_int && !PyArray_IsScalar(object, Integer))
         return 0;
+    PyObject *index = is_int ? Py_NewRef(object) : PyNumber_Index(object);
+    const long value = index ? PyLong_AsLongAndOverflow(index, &overflow) : 0, low = dtype == TW_INT8 ? -128 : 0;
+    Py_XDECREF(index);
+    if (!index || overflow || value < low || value > low + 255) {
+        PyErr_Clear();
+        return 0;
+    }
     z->one = (int32_t)value;
     z->data = value ? &z->one : NULL;
     return 1;
 }
 
-// `of` is their matrix, the numbers are along its axis ndim - 2 + across; 0: not plain.
-static int read_zeros(PyObject *object, const tw_view *of, int across, const npy_intp *shape, zeros *z) {
-    const int axes = of->ndim - 2;
-    z->data = NULL, z->step = 0, z->view.data = NULL;
-    memset(z->batch, 0, (size_t)axes * sizeof *z->batch);
-    if (object == Py_None)
-        return 1;
-    if (Py_TYPE(object) == &PyLong_Type)
-        return read_one(object, of->dtype, z);
-    if (!tw_read(object, &z->view) || z->view.dtype != TW_INT32 || z->view.ndim != axes + 1 ||
-        memcmp(z->view.shape, shape, (size_t)axes * sizeof *shape) || z->view.shape[axes] != shape[axes + across])
+// One for each of `shape`, as the normal form has it.
+static int read_each(PyObject *object, int ndim, const npy_intp *shape, npy_intp n, zeros *z) {
+    const int last = ndim - 1;
+    if (!tw_read(object, &z->view) || z->view.dtype != TW_INT32 || z->view.ndim != ndim ||
+        memcmp(z->view.shape, shape, (size_t)last * sizeof *shape) || z->view.shape[last] != n)
         return 0;
-    batch_strides(&z->view, axes, z->batch);
-    z->step = z->view.strides[axes] / 4;
+    batch_strides(&z->view, last, z->batch);
+    z->step = z->view.strides[last] / 4;
     z->data = (const int32_t *)z->view.data;
     return 1;
 }
@@ -59,13 +60,13 @@ static int read_zeros(PyObject *object, const tw_view *of, int across, const npy
 
 typedef struct {
     tw_view a, b, c;
-    zeros a_zero, b_zero;
+    zeros zero[2]; // of a, of b
     npy_intp shape[TW_MAX_DIMS], a_batch[TW_MAX_DIMS], b_batch[TW_MAX_DIMS], c_batch[TW_MAX_DIMS]; // shape: of the result
     tw_qgemm_call call;
 } product;
 
 // a (B..., M, K), b (B..., K, N) or packed, zero points: everything but c; 0 where they do not fit.
-static int read_product(PyObject *const *args, product *p) {
+static int read_product(PyObject *const *args, int normal_form, product *p) {
     const void *packed = NULL;
     if (!tw_read(args[0], &p->a) || !is_int8(&p->a) || p->a.ndim < 2 || p->a.ndim > TW_MAX_DIMS)
         return 0;
@@ -85,29 +86,33 @@ static int read_product(PyObject *const *args, product *p) {
     memcpy(p->shape, p->a.shape, (size_t)(axes + 1) * sizeof *p->shape);
     p->shape[axes + 1] = n;
     batch_strides(&p->a, axes, p->a_batch);
-    tw_view b = p->b;
-    b.ndim = p->a.ndim; // of a packed one, too
-    if (!read_zeros(args[2], &p->a, 0, p->shape, &p->a_zero) || !read_zeros(args[3], &b, 1, p->shape, &p->b_zero))
-        return 0;
+    for (int i = 0; i < 2; i++) {
+        zeros *z = &p->zero[i];
+        *z = (zeros){.data = NULL};
+        if (args[2 + i] != Py_None && !(normal_form ? read_each(args[2 + i], axes + 1, p->shape, p->shape[axes + i], z)
+                                                    : read_one(args[2 + i], i ? p->b.dtype : p->a.dtype, z)))
+            return 0;
+    }
     p->call = (tw_qgemm_call){
         .a_type = p->a.dtype, .b_type = p->b.dtype, .m = p->shape[axes], .n = n, .k = k, .a = matrix(&p->a), .b = matrix(&p->b),
-        .a_zero = p->a_zero.data, .b_zero = p->b_zero.data, .a_zero_step = p->a_zero.step, .b_zero_step = p->b_zero.step,
+        .a_zero = p->zero[0].data, .b_zero = p->zero[1].data, .a_zero_step = p->zero[0].step, .b_zero_step = p->zero[1].step,
         .batch_axes = axes, .batch_shape = p->shape, .a_batch = p->a_batch, .b_batch = p->b_batch, .c_batch = p->c_batch,
-        .a_zero_batch = p->a_zero.batch, .b_zero_batch = p->b_zero.batch, .packed = packed};
+        .a_zero_batch = p->zero[0].batch, .b_zero_batch = p->zero[1].batch, .packed = packed};
     return 1;
 }
 
 static int is_apart(const product *p) {
-    return !tw_overlap(&p->c, &p->a) && (p->call.packed || !tw_overlap(&p->c, &p->b)) && // what is packed is read-only
-           !(p->a_zero.view.data && tw_overlap(&p->c, &p->a_zero.view)) &&
-           !(p->b_zero.view.data && tw_overlap(&p->c, &p->b_zero.view));
+    if (tw_overlap(&p->c, &p->a) || (!p->call.packed && tw_overlap(&p->c, &p->b))) // what is packed is read-only
+        return 0;
+    for (int i = 0; i < 2; i++)
+        if (p->zero[i].view.data && tw_overlap(&p->c, &p->zero[i].view))
+            return 0;
+    return 1;
 }
 
-// matmul_integer(a, b, a_zero, b_zero, out)
-static PyObject *door_matmul_integer(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
-    (void)self;
+static PyObject *multiply(PyObject *const *args, Py_ssize_t nargs, int normal_form) {
     product p;
-    if (nargs != 5 || !read_product(args, &p))
+    if (nargs != 5 || !read_product(args, normal_form, &p))
         return tw_not_plain();
     const int made = tw_output(args[4], TW_INT32, p.a.ndim, p.shape, &p.c);
     if (made <= 0)
@@ -124,12 +129,24 @@ static PyObject *door_matmul_integer(PyObject *self, PyObject *const *args, Py_s
     return tw_result(code, p.c.object);
 }
 
-// describe_matmul_integer(a, b, a_zero, b_zero) -> str: how it would be computed into a new array
-static PyObject *door_describe_matmul_integer(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+// matmul_integer(a, b, a_zero, b_zero, out)
+static PyObject *door_matmul_integer(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+    (void)self;
+    return multiply(args, nargs, 0);
+}
+
+// integer_product(a, b, a_zero, b_zero, out): the same in normal form
+static PyObject *door_integer_product(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+    (void)self;
+    return multiply(args, nargs, 1);
+}
+
+// describe_integer_product(a, b, a_zero, b_zero) -> str: how it would be computed into a new array
+static PyObject *door_describe_integer_product(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     (void)self;
     product p;
     char text[160];
-    if (nargs != 4 || !read_product(args, &p))
+    if (nargs != 4 || !read_product(args, 1, &p))
         return tw_not_plain();
     npy_intp step = p.call.m * p.call.n;
     for (int i = p.a.ndim - 3; i >= 0; step *= p.shape[i--]) p.c_batch[i] = step;
@@ -137,4 +154,4 @@ static PyObject *door_describe_matmul_integer(PyObject *self, PyObject *const *a
     return tw_matmul_integer_describe(&p.call, text, sizeof text) == TW_OK ? PyUnicode_FromString(text) : tw_not_plain();
 }
 
-PyMethodDef tw_doors_qgemm[] = {TW_DOOR(matmul_integer), TW_DOOR(describe_matmul_integer), TW_DOOR_END};
+PyMethodDef tw_doors_qgemm[] = {TW_DOOR(matmul_integer), TW_DOOR(integer_product), TW_DOOR(describe_integer_product), TW_DOOR_END};
