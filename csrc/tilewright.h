@@ -186,11 +186,13 @@ int tw_widen_range(ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, float *range);
 /* The scale and zero point that spread such a range over TW_UINT8: NaN and 0 where it is not finite. */
 void tw_dynamic_scale(const float *range, float *scale, int32_t *zero);
 
-/* ---- peak: what this machine can do at most with the instruction set and the threads in use, as the best of many trials in
- * about `seconds`. FLOP/s of multiply-adds in registers (0 for other dtypes than TW_FLOAT32 and TW_FLOAT64); bytes per
- * second, read and written, of copying bytes/2 into as many others (0 without memory). */
+/* ---- peak: what this machine can do at most with the instruction sets and the threads in use, as the best of many trials in
+ * about `seconds`. FLOP/s of multiply-adds in registers (0 for other dtypes than TW_FLOAT32 and TW_FLOAT64); operations per
+ * second, two a product, of dot products of int8 in registers; bytes per second, read and written, of copying bytes/2 into
+ * as many others (0 without memory). */
 
 double tw_measure_fma(int dtype, double seconds);
+double tw_measure_dot(double seconds);
 double tw_measure_copy(size_t bytes, double seconds);
 
 /* ---- softmax of each row (logarithm = 0) or its logarithm (1), and dx from dy and y = the result; y may be x, dx may be

@@ -103,29 +103,38 @@ def test_slow_contestants_get_fewer_turns_but_three(monkeypatch: pytest.MonkeyPa
 
 
 def test_products_stand_under_the_fma_roof_and_maps_under_the_memory_roof() -> None:
-    for op, kind, unit in (("matmul", "FMA", "GFLOP/s"), ("relu", "memory", "GB/s")):
+    for op, kind, unit in (("matmul", "FMA", "GFLOP/s"), ("matmul_integer", "dot", "GOP/s"), ("relu", "memory", "GB/s")):
         spec, case = small_case(op)
         roof = bench.roof(spec, bench.Expectation(spec, case).fresh())
         assert (roof.kind, roof.unit) == (kind, unit)
-        assert roof.work == (spec.flops if kind == "FMA" else spec.nbytes)(bench.Expectation(spec, case).fresh())
+        assert roof.work == (spec.nbytes if kind == "memory" else spec.flops)(bench.Expectation(spec, case).fresh())
+
+
+def test_a_row_times_quantized_weights_stands_under_the_memory_roof() -> None:
+    x, w = np.ones((1, 512), np.float32), np.ones((256, 512), np.float32)
+    for how in ({"method": "weight-only"}, {"bits": 4, "group_size": 128}, {}):
+        spec, case = registry.spec("quantized_linear"), Case((x, tw.quantize_weight(w, **how), None, None))
+        assert bench.roof(spec, bench.Expectation(spec, case).fresh()).kind == "memory"
 
 
 def test_peaks_are_measured_once_or_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     if peaks.native.lib is None:
-        assert bench.fma_peak() is None and bench.copy_peak() is None
+        assert bench.fma_peak() is None and bench.dot_peak() is None and bench.copy_peak() is None
         return
     assert bench.fma_peak("float16") == bench.fma_peak("float32") > 0
+    assert bench.dot_peak() == bench.dot_peak() > 0
     assert bench.copy_peak(100_000) == bench.copy_peak(120_000) > 0
 
 
 def test_without_the_library_parts_are_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peaks.native, "lib", None)
-    peaks._fma.cache_clear()
-    peaks._copy.cache_clear()
-    assert bench.fma_peak() is None and bench.copy_peak(1 << 20) is None
+    measurements = peaks._fma, peaks._dot, peaks._copy
+    for measurement in measurements:
+        measurement.cache_clear()
+    assert bench.fma_peak() is None and bench.dot_peak() is None and bench.copy_peak(1 << 20) is None
     assert bench.Roof("FMA", 10.0, None).part(1.0) is None
-    peaks._fma.cache_clear()
-    peaks._copy.cache_clear()
+    for measurement in measurements:
+        measurement.cache_clear()
 
 
 # ---- comparisons

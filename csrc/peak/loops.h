@@ -39,4 +39,4 @@ static void copy_stream(ptrdiff_t bytes, const char *from, char *to) {
 
 #define PEAK TW_NAME(TW_TYPED(tw_peak))
 extern const tw_peak_kernels PEAK;
-const tw_peak_kernels PEAK = {2.0 * CHAINS * LANES, multiply_add, {copy_cached, copy_stream}};
+const tw_peak_kernels PEAK = {{2.0 * CHAINS * LANES, multiply_add}, {copy_cached, copy_stream}};

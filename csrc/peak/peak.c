@@ -1,5 +1,5 @@
-// What this machine can do at most, measured: multiply-adds in registers, and copies of a given size. Benchmarks put
-// their rates in relation to these.
+// What this machine can do at most, measured: multiply-adds and integer dot products in registers, and copies of a given
+// size. Benchmarks put their rates in relation to these.
 #include "peak.h"
 
 #include <stdlib.h>
@@ -11,6 +11,7 @@
 
 TW_KERNELS(tw_peak_kernels, tw_peak_f32)
 TW_KERNELS(tw_peak_kernels, tw_peak_f64)
+TW_INT_KERNELS(tw_peak_loop, tw_peak_dot)
 
 #define TRIAL 5e-4       // seconds that a trial should last: long beside the start of a team, short beside a time slice
 #define BYTES_PER_NS 20. // a guess, to decide whether threads pay
@@ -22,49 +23,56 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-// ---- multiply-adds
+// ---- multiply-adds, dot products
 
 typedef struct {
-    const tw_peak_kernels *kernels;
+    const tw_peak_loop *loop;
     ptrdiff_t steps;
     double start;
     volatile double sink; // keeps the loop from being dropped
-} fma_trial;
+} loop_trial;
 
-static void fma_task(void *context, ptrdiff_t task) {
-    fma_trial *t = context;
-    t->sink = t->kernels->multiply_add(t->steps, t->start + (double)task);
+static void loop_task(void *context, ptrdiff_t task) {
+    loop_trial *t = context;
+    t->sink = t->loop->run(t->steps, t->start + (double)task);
 }
 
 // Steps that take one thread about TRIAL; where others use the CPU too, its shortest trial counts.
-static ptrdiff_t steps_of_a_trial(fma_trial *t) {
+static ptrdiff_t steps_of_a_trial(loop_trial *t) {
     double best = 1;
     for (int i = 0; i < TRIALS; i++) {
         const double begin = now();
-        fma_task(t, 0);
+        loop_task(t, 0);
         const double took = now() - begin;
         best = took < best ? took : best;
     }
     return (ptrdiff_t)((double)t->steps * TRIAL / best) + 1;
 }
 
-double tw_measure_fma(int dtype, double seconds) {
-    if (dtype != TW_FLOAT32 && dtype != TW_FLOAT64)
-        return 0;
-    fma_trial t = {dtype == TW_FLOAT32 ? TW_PICK(tw_peak_f32) : TW_PICK(tw_peak_f64), 10000, 0.5, 0};
+static double loop_rate(const tw_peak_loop *loop, double seconds) {
+    loop_trial t = {loop, 10000, 0.5, 0};
     t.steps = steps_of_a_trial(&t);
     const int threads = tw_get_num_threads(); // one task each
     double best = 0;
     int trials = 0;
     for (double start = now(), begin = start, end; begin - start < seconds || trials < TRIALS; begin = end, trials++) {
-        tw_parallel(threads, 1e9 * TRIAL, fma_task, &t);
+        tw_parallel(threads, 1e9 * TRIAL, loop_task, &t);
         end = now();
-        const double rate = threads * (double)t.steps * t.kernels->step_flops / (end - begin);
+        const double rate = threads * (double)t.steps * loop->step_operations / (end - begin);
         if (rate > best)
             best = rate;
     }
     return best;
 }
+
+double tw_measure_fma(int dtype, double seconds) {
+    if (dtype != TW_FLOAT32 && dtype != TW_FLOAT64)
+        return 0;
+    const tw_peak_kernels *k = dtype == TW_FLOAT32 ? TW_PICK(tw_peak_f32) : TW_PICK(tw_peak_f64);
+    return loop_rate(&k->multiply_add, seconds);
+}
+
+double tw_measure_dot(double seconds) { return loop_rate(TW_INT_PICK(tw_peak_dot), seconds); }
 
 // ---- copies
 

@@ -341,20 +341,26 @@ def _nbytes(call: Call) -> float:
     return float(a.size * a.itemsize + b + np.prod(shape) * dtype.itemsize)
 
 
+def _sums(call: Call) -> str:
+    """The dtype of the sums."""
+    quantized = call.packed[0] if call.op == "quantized_linear" and call.packed else None
+    return "float32" if quantized is not None and quantized.method == "weight-only" else "int32"
+
+
 SPECS = [
     Spec("matmul_integer", "qgemm", "(a - a_zero_point) @ (b - b_zero_point) in int32",
          ("a", "b", "a_zero_point", "b_zero_point"), _prepare_matmul_integer, _matmul_integer_oracle, _integer_bound,
-         _flops, _nbytes, samples.matmul_integer_cases, samples.matmul_integer_bench, dtypes=BYTES),
+         _flops, _nbytes, samples.matmul_integer_cases, samples.matmul_integer_bench, dtypes=BYTES, sums=_sums),
     Spec("qlinear_matmul", "qgemm", "matmul_integer, quantized again",
          ("a", "a_scale", "a_zero_point", "b", "b_scale", "b_zero_point", "y_scale", "y_zero_point"),
          _prepare_qlinear_matmul, _qlinear_matmul_oracle, _integer_bound, _flops, _nbytes, samples.qlinear_matmul_cases,
-         samples.qlinear_matmul_bench, dtypes=BYTES, parts=parts.qlinear_matmul),
+         samples.qlinear_matmul_bench, dtypes=BYTES, parts=parts.qlinear_matmul, sums=_sums),
     Spec("quantized_linear", "qgemm", "linear with a quantized w", ("x", "w", "bias", "residual"),
          _prepare_quantized_linear, _quantized_linear_oracle, _quantized_linear_bound, _flops, _nbytes,
          samples.quantized_linear_cases(ACTIVATIONS), samples.quantized_linear_bench, _quantized_linear_gradient,
-         dtypes=("float32",), may_alias=(3,), parts=parts.quantized_linear),
+         dtypes=("float32",), may_alias=(3,), parts=parts.quantized_linear, sums=_sums),
     Spec("qlinear", "qgemm", "a linear layer on integers with fixed scales",
          ("x", "x_scale", "x_zero_point", "w", "bias", "y_scale", "y_zero_point"), _prepare_qlinear, _qlinear_oracle,
          _qlinear_bound, _flops, _nbytes, samples.qlinear_cases(ACTIVATIONS), samples.qlinear_bench, dtypes=BYTES,
-         parts=parts.qlinear),
+         parts=parts.qlinear, sums=_sums),
 ]

@@ -20,7 +20,8 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": cpu_name(), "architecture": platform.machine(), "system": f"{platform.system()} {platform.release()}",
         "cpus": cpus(), "caches": caches(), "memory_bytes": memory(),
-        "isa": native.isa(), "isas": native.isas(), "tuned": native.tuned, "threads": threads.get_num_threads(),
+        "isa": native.isa(), "isas": native.isas(), "int8_isa": native.int8_isa(), "int8_isas": native.int8_isas(),
+        "tuned": native.tuned, "threads": threads.get_num_threads(),
         "tilewright": __version__, "python": platform.python_version(), "versions": versions(), "blas": blas(),
         "backends": capability.reasons(),
     }

@@ -107,5 +107,5 @@ def conditions(comparison: Comparison) -> str:
     """One sentence on what the results were taken on."""
     m, versions = comparison.machine, comparison.machine["versions"]
     threads = "one thread" if comparison.threads == 1 else f"{comparison.threads} threads"
-    return (f"{m['cpu']} ({m['architecture']}, {m['isa']}), {threads}; Python {m['python']}, "
+    return (f"{m['cpu']} ({m['architecture']}, {m['int8_isa']}), {threads}; Python {m['python']}, "
             f"NumPy {versions['numpy']} with {m['blas']}, Numba {versions['numba'] or 'not installed'}.")

@@ -95,9 +95,9 @@ def c_library() -> Iterator[Finding]:
         first = "" if "compiler" not in reason else "install gcc or clang, then "
         yield Finding("wrong", f"no C backend: {reason}", first + REBUILD)
         return
-    isas = native.isas()
-    lower = f", though {isas[0]} would run: TILEWRIGHT_ISA asks for it" if native.isa() != isas[0] else ""
-    yield Finding("note" if lower else "ok", f"C backend for {native.isa()}{lower}")
+    best, used = native.int8_isas()[0], native.int8_isa()
+    lower = f", though {best} would run: TILEWRIGHT_ISA asks for it" if used != best else ""
+    yield Finding("note" if lower else "ok", f"C backend for {native.isa()}, integer products by {used}{lower}")
     files = {"header": Path(native.get_include()) / "tilewright.h", "library": Path(native.get_library())}
     for what, path in files.items():
         if not path.exists():

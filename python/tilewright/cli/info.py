@@ -23,14 +23,15 @@ def lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """The facts as (name, value), in reading order."""
     caches = ", ".join(f"{name} {_bytes(size)}" for name, size in facts["caches"].items())
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
-    isas = ", ".join(facts["isas"])
+    isas = ", ".join(facts["int8_isas"])
     rows = [
         ("tilewright", facts["tilewright"]),
         ("processor", f"{facts['cpu']} ({facts['architecture']})"),
         ("caches", caches or "unknown"),
         ("memory", _bytes(facts["memory_bytes"]) if facts["memory_bytes"] else "unknown"),
         ("system", facts["system"]),
-        ("isa", f"{facts['isa']}" + (f" (this build and machine have {isas}; TILEWRIGHT_ISA chooses)" if isas else "")),
+        ("isa", facts["isa"] + (f", integer products by {facts['int8_isa']} (this build and machine have {isas}; "
+                                "TILEWRIGHT_ISA chooses)" if isas else "")),
         ("tuning", _tuning(facts["tuned"])),
         ("threads", f"{facts['threads']} of {facts['cpus']} CPUs"),
         ("python", facts["python"]),
