@@ -165,34 +165,6 @@ int tw_matmul_integer_describe(const tw_qgemm_call *call, char *text, size_t siz
 size_t tw_pack_integer_bytes(int b_type, ptrdiff_t k, ptrdiff_t n);
 int tw_pack_integer(int b_type, ptrdiff_t k, ptrdiff_t n, tw_matrix b, void *packed);
 
-/* ---- weights of 8 or 4 bits under float32 rows: y = activation(x w^T + bias) + residual, for few rows of x, where reading the
- * weights is what takes the time. Element (j, p) of w (n, k) is (values - zeros) * scales[j, p / group_size]. */
-
-typedef struct {
-    int bits;             /* 8: values int8 (n, k); 4: (n, (k + 1) / 2) bytes, two's complement, even columns in the low halves */
-    ptrdiff_t n, k, group_size; /* groups of 1 or more columns, the last one as short as k makes it; k: one scale a row */
-    const void *values;
-    const float *scales;  /* (n, groups) */
-    const int8_t *zeros;  /* the same, or NULL for none */
-} tw_weights;
-
-/* Into tw_pack_weights_bytes (0: no such weights) of the caller's memory, in the layout that the kernels read; it serves this
- * process alone, and any number of calls at once. All arrays of tw_weights are C-ordered; none is read by the first. */
-size_t tw_pack_weights_bytes(const tw_weights *w);
-int tw_pack_weights(const tw_weights *w, void *packed);
-
-typedef struct {
-    int activation;       /* TW_NONE ... */
-    ptrdiff_t m, n, k;    /* n and k must be those of the weights */
-    tw_matrix x, y;       /* float32 (m, k), (m, n); apart from each other */
-    const void *packed;   /* what tw_pack_weights wrote */
-    const float *bias;    /* n elements bias_step apart, or NULL */
-    ptrdiff_t bias_step;
-    tw_matrix residual;   /* float32 (m, n), its data NULL for none. It may be y itself, else be apart */
-} tw_weight_only_call;
-
-int tw_weight_only_linear(const tw_weight_only_call *call);
-
 /* ---- activation, element by element: y = f(x), dx = dy f'(x). dtype TW_FLOAT32 or TW_FLOAT64; matrices of rows x cols with
  * any strides; y may be x, and dx may be dy or x, where the strides are the same. param: slope of leaky_relu, alpha of elu. */
 
@@ -213,6 +185,38 @@ int tw_dequantize_linear(int type, ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, 
 int tw_widen_range(ptrdiff_t rows, ptrdiff_t cols, tw_matrix x, float *range);
 /* The scale and zero point that spread such a range over TW_UINT8: NaN and 0 where it is not finite. */
 void tw_dynamic_scale(const float *range, float *scale, int32_t *zero);
+
+/* ---- layers on integers. f = (x - x_zero) (w - zeros)^T (x_scale scales) + bias, x (m, k), w (n, k); y = activation(f) +
+ * residual in float32, or round(activation(f) / y_scale) + y_zero, held to the range of y_type. */
+typedef struct {
+    int x_type; /* TW_INT8 or TW_UINT8; or TW_FLOAT32: each row becomes TW_UINT8 over its own range, and x_* are not read */
+    int y_type; /* TW_FLOAT32; or TW_INT8 or TW_UINT8: no residual, and no activation but TW_RELU */
+    int activation;
+    ptrdiff_t m, n, k;
+    tw_matrix x, y;
+    const void *packed;   /* w^T (k, n) of TW_INT8, by tw_pack_integer */
+    const float *scales;  /* n */
+    const int8_t *zeros;  /* n, or NULL */
+    const float *bias;    /* n elements bias_step apart, or NULL */
+    ptrdiff_t bias_step;
+    tw_matrix residual;   /* (m, n); its data is NULL for none. It may be y itself, else be apart */
+    float x_scale, y_scale;
+    int32_t x_zero, y_zero;
+} tw_qlinear_call;
+
+int tw_qlinear(const tw_qlinear_call *call);
+
+/* c = round(f / y_scale) + y_zero, f = (a - a_zero) (b - b_zero) (a_scale b_scale); c of y_type, TW_INT8 or TW_UINT8. The
+ * product has no batch axes. Scales and y_zero are one a row (b_scale: a column), `step` apart. */
+typedef struct {
+    tw_qgemm_call product;
+    int y_type;
+    const float *a_scale, *b_scale, *y_scale;
+    const int32_t *y_zero;
+    ptrdiff_t a_scale_step, b_scale_step, y_scale_step, y_zero_step;
+} tw_qlinear_matmul_call;
+
+int tw_qlinear_matmul(const tw_qlinear_matmul_call *call);
 
 /* ---- peak: what this machine can do at most with the instruction sets and the threads in use, as the best of many trials in
  * about `seconds`. FLOP/s of multiply-adds in registers (0 for other dtypes than TW_FLOAT32 and TW_FLOAT64); operations per

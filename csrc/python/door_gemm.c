@@ -1,4 +1,5 @@
 // Doors of the gemm family: matmul, gemm, linear, linear_backward(_weights), and what explain asks.
+#include "layers.h"
 #include "packed.h"
 
 #include <string.h>
@@ -245,56 +246,24 @@ static PyObject *door_gemm(PyObject *self, PyObject *const *args, Py_ssize_t nar
 
 // ---- linear
 
-// An array as rows of its last axis, the others merged; 0: their strides do not allow that.
-static int as_rows(const tw_view *v, tw_matrix *rows) {
-    const int last = v->ndim - 1;
-    npy_intp step = 0, count = 1; // rows so far, and from one to the next
-    for (int i = last - 1; i >= 0; i--) {
-        if (v->shape[i] == 1)
-            continue;
-        if (count == 1)
-            step = v->strides[i];
-        else if (v->strides[i] != step * count && tw_size(v))
-            return 0;
-        count *= v->shape[i];
-    }
-    *rows = (tw_matrix){v->data, step / v->itemsize, v->strides[last] / v->itemsize};
-    return 1;
-}
-
-// linear(x, w, bias, residual, activation, out): x (..., K), w (N, K), bias (N,) or None, residual (..., N) or None, activation
-// a code of tilewright.h
+// linear(x, w, bias, residual, activation, out): x (..., K), w (N, K), packed or quantized, bias (N,) or None, residual (..., N) or
+// None, activation a code of tilewright.h
 static PyObject *door_linear(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     (void)self;
-    tw_view x, bias = {0}, residual = {0}, y;
-    tw_matrix a, c, added = {0};
+    tw_layer_arrays l;
     right w;
-    npy_intp shape[TW_MAX_DIMS], m = 1;
-    if (nargs != 6 || !tw_read(args[0], &x) || !read_right(args[1], 1, &w) || x.dtype != w.view.dtype ||
-        x.dtype > TW_BFLOAT16 || x.ndim < 1 || x.ndim > TW_MAX_DIMS || x.shape[x.ndim - 1] != w.k || !as_rows(&x, &a))
+    if (nargs == 6 && tw_is_quantized(args[1]))
+        return tw_quantized_linear(args);
+    if (nargs != 6 || !tw_read(args[0], &l.x) || !read_right(args[1], 1, &w) || l.x.dtype != w.view.dtype ||
+        l.x.dtype > TW_BFLOAT16 || !tw_read_layer(args[2], args[3], args[4], l.x.dtype, w.n, w.k, &l))
         return tw_not_plain();
-    if (args[2] != Py_None && (!tw_read(args[2], &bias) || bias.dtype != x.dtype || bias.ndim != 1 || bias.shape[0] != w.n))
-        return tw_not_plain();
-    for (int i = 0; i < x.ndim - 1; i++) m *= shape[i] = x.shape[i];
-    shape[x.ndim - 1] = w.n;
-    if (args[3] != Py_None && (!tw_read(args[3], &residual) || residual.dtype != x.dtype || residual.ndim != x.ndim ||
-                               memcmp(residual.shape, shape, x.ndim * sizeof *shape) || !as_rows(&residual, &added)))
-        return tw_not_plain();
-    const long activation = PyLong_AsLong(args[4]);
-    if (activation == -1 && PyErr_Occurred())
-        return NULL;
-    const int made = tw_output(args[5], x.dtype, x.ndim, shape, &y);
+    const int made = tw_layer_output(args[5], l.x.dtype, w.packed ? NULL : &w.view, &l); // what is packed is read-only
     if (made <= 0)
         return made < 0 ? NULL : tw_not_plain();
-    if (!as_rows(&y, &c))
-        return refuse(&y);
-    if (args[5] != Py_None && !(clear_of(&y, &x) && (w.packed || clear_of(&y, &w.view)) && (!bias.data || clear_of(&y, &bias)) &&
-                                (!residual.data || tw_identical(&y, &residual) || clear_of(&y, &residual))))
-        return refuse(&y);
-    const tw_gemm_call call = {.dtype = x.dtype, .activation = (int)activation, .m = m, .n = w.n, .k = w.k, .a = a, .b = w.b,
-                               .packed = w.packed, .c = c, .alpha = 1, .bias = bias.data,
-                               .bias_step = bias.data ? bias.strides[0] / bias.itemsize : 0, .residual = added};
-    return tw_result(run(&call, tw_gemm), y.object);
+    const tw_gemm_call call = {.dtype = l.x.dtype, .activation = l.activation, .m = l.m, .n = w.n, .k = w.k, .a = l.rows, .b = w.b,
+                               .packed = w.packed, .c = l.result, .alpha = 1, .bias = l.bias.data,
+                               .bias_step = l.bias.data ? l.bias.strides[0] / l.bias.itemsize : 0, .residual = l.added};
+    return tw_result(run(&call, tw_gemm), l.y.object);
 }
 
 // linear_backward(dy, x, w, dx, dw, dbias) -> (dx, dw, dbias)

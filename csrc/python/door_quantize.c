@@ -1,75 +1,12 @@
 // Doors of quantization. quantize_linear and dequantize_linear take what users give, where scale and zero point are single
 // numbers; quantize and dequantize take the normal form, where both are arrays of x's shape.
 #include "matrices.h"
+#include "numbers.h"
 
-#include <math.h>
-#include <numpy/arrayscalars.h>
-#include <string.h>
 
 #define NS_PER_ELEMENT 0.15  // for the decision to release the GIL
 
 enum { OUT, X, SCALE, ZERO, OPERANDS };
-
-static int is_narrow(int type) { return type == TW_INT8 || type == TW_UINT8 || type == TW_INT16 || type == TW_UINT16; }
-
-// ---- single numbers
-
-// A finite positive scale from a float of Python's or NumPy's, or a float32 array of one element.
-static int read_scale(PyObject *object, float *scale) {
-    tw_view view;
-    if (PyFloat_Check(object))
-        *scale = (float)PyFloat_AsDouble(object);
-    else if (PyArray_IsScalar(object, Float))
-        PyArray_ScalarAsCtype(object, scale);
-    else if (tw_read(object, &view) && view.dtype == TW_FLOAT32 && tw_size(&view) == 1)
-        *scale = *(const float *)view.data;
-    else
-        return 0;
-    return isfinite(*scale) && *scale > 0;
-}
-
-static void limits_of(int type, int32_t *low, int32_t *high) {
-    const int bits = type == TW_INT8 || type == TW_UINT8 ? 8 : 16, is_signed = type == TW_INT8 || type == TW_INT16;
-    *low = is_signed ? -(1 << (bits - 1)) : 0;
-    *high = *low + (1 << bits) - 1;
-}
-
-// A zero point and, where it is NumPy's, its type: a number, or an array of one. None: 0, and *type stays.
-static int read_zero(PyObject *object, int *type, int32_t *zero) {
-    tw_view view;
-    *zero = 0;
-    if (object == Py_None)
-        return 1;
-    if (PyLong_CheckExact(object)) {
-        const long value = PyLong_AsLong(object);
-        *zero = (int32_t)value;
-        if (value == *zero)
-            return !(value == -1 && PyErr_Occurred());
-        PyErr_Clear();
-        return 0;
-    }
-    union {
-        uint8_t u8;
-        int8_t s8;
-        uint16_t u16;
-        int16_t s16;
-    } found;
-    if (PyArray_IsScalar(object, UByte) || PyArray_IsScalar(object, Byte) || PyArray_IsScalar(object, UShort) ||
-        PyArray_IsScalar(object, Short)) {
-        PyArray_ScalarAsCtype(object, &found);
-        *type = PyArray_IsScalar(object, UByte)    ? TW_UINT8
-                : PyArray_IsScalar(object, Byte)   ? TW_INT8
-                : PyArray_IsScalar(object, UShort) ? TW_UINT16
-                                                   : TW_INT16;
-    } else if (tw_read(object, &view) && tw_size(&view) == 1 && is_narrow(view.dtype)) {
-        memcpy(&found, view.data, view.itemsize);
-        *type = view.dtype;
-    } else {
-        return 0;
-    }
-    *zero = *type == TW_UINT8 ? found.u8 : *type == TW_INT8 ? found.s8 : *type == TW_UINT16 ? found.u16 : found.s16;
-    return 1;
-}
 
 // ---- from here on both ways are one
 
@@ -120,27 +57,21 @@ static PyObject *door_quantize_linear(PyObject *self, PyObject *const *args, Py_
     call c = {.type = TW_UINT8};
     tw_view view[OPERANDS];
     if (nargs != 6 || !is_zero(args[3]) || args[4] != Py_None || !tw_read_float(args[0], TW_FLOAT32, &view[X]) ||
-        !read_scale(args[1], &c.scale) || !read_zero(args[2], &c.type, &c.zero))
+        !tw_read_scale(args[1], &c.scale) || !tw_read_zero(args[2], 1, &c.type, &c.zero))
         return tw_not_plain();
-    limits_of(c.type, &c.low, &c.high);
-    if (c.zero < c.low || c.zero > c.high)
-        return tw_not_plain();
+    tw_limits(c.type, &c.low, &c.high);
     return run(run_quantize_by_one, &c, SCALE, view, args[5], c.type);
 }
 
 // dequantize_linear(x, scale, zero_point, block_size, out)
 static PyObject *door_dequantize_linear(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     (void)self;
-    call c = {0};
+    call c;
     tw_view view[OPERANDS];
-    int of_zero;
-    if (nargs != 5 || !is_zero(args[3]) || !tw_read(args[0], &view[X]) || !is_narrow(view[X].dtype) ||
-        view[X].ndim >= TW_MAX_DIMS || !read_scale(args[1], &c.scale) || !read_zero(args[2], &of_zero, &c.zero))
+    if (nargs != 5 || !is_zero(args[3]) || !tw_read(args[0], &view[X]) || !tw_is_narrow(view[X].dtype) ||
+        view[X].ndim >= TW_MAX_DIMS || !tw_read_scale(args[1], &c.scale) || !tw_read_zero(args[2], 0, &view[X].dtype, &c.zero))
         return tw_not_plain();
     c.type = view[X].dtype;
-    limits_of(c.type, &c.low, &c.high);
-    if (c.zero < c.low || c.zero > c.high)
-        return tw_not_plain();
     return run(run_dequantize_by_one, &c, SCALE, view, args[4], TW_FLOAT32);
 }
 
@@ -156,7 +87,7 @@ static PyObject *door_quantize(PyObject *self, PyObject *const *args, Py_ssize_t
     call c;
     tw_view view[OPERANDS], out;
     if (nargs != 6 || !tw_read_float(args[0], TW_FLOAT32, &view[X]) || !read_arrays(args, view) || !tw_read(args[5], &out) ||
-        !is_narrow(out.dtype))
+        !tw_is_narrow(out.dtype))
         return tw_not_plain();
     c.type = out.dtype;
     c.low = (int32_t)PyLong_AsLong(args[3]);
@@ -170,7 +101,7 @@ static PyObject *door_quantize(PyObject *self, PyObject *const *args, Py_ssize_t
 static PyObject *door_dequantize(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
     (void)self;
     tw_view view[OPERANDS];
-    if (nargs != 4 || !tw_read(args[0], &view[X]) || !(is_narrow(view[X].dtype) || view[X].dtype == TW_INT32) ||
+    if (nargs != 4 || !tw_read(args[0], &view[X]) || !(tw_is_narrow(view[X].dtype) || view[X].dtype == TW_INT32) ||
         view[X].ndim >= TW_MAX_DIMS || !read_arrays(args, view))
         return tw_not_plain();
     call c = {.type = view[X].dtype};

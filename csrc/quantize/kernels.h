@@ -23,6 +23,17 @@ typedef struct {
 
     // Widens the range -range[0] .. range[1], which holds 0, by n elements. A NaN makes one of the two a NaN.
     void (*widen)(ptrdiff_t n, const float *x, float *range);
+
+    // Each of m rows of n floats as uint8 over its own range: q, a scale (NaN where the row is not finite) and a zero point
+    // for each. Rows of q are whole vectors: up to TW_ROW_PAD - 1 bytes beyond n are written.
+    void (*quantize_rows)(ptrdiff_t m, ptrdiff_t n, const float *x, ptrdiff_t x_row, uint8_t *q, ptrdiff_t q_row, float *scale,
+                          int32_t *zero);
+
+    // y[i][j] = sums[i][j] * (row_scale[i * row_step] * col_scale[j]) + bias[j], for m x n; bias may be NULL
+    void (*rescale)(ptrdiff_t m, ptrdiff_t n, const int32_t *sums, ptrdiff_t sums_row, const float *row_scale, ptrdiff_t row_step,
+                    const float *col_scale, const float *bias, float *y, ptrdiff_t y_row);
 } tw_quantize_kernels;
+
+enum { TW_ROW_PAD = 16 };
 
 #endif

@@ -101,6 +101,8 @@ static void widen(ptrdiff_t n, const float *x, float *range) {
     memcpy(range + 1, &most, sizeof most);
 }
 
+#include "rows.h"
+
 extern const tw_quantize_kernels TW_NAME(tw_quantize);
 const tw_quantize_kernels TW_NAME(tw_quantize) = {
     .quantize = {quantize_8, quantize_16},
@@ -110,4 +112,6 @@ const tw_quantize_kernels TW_NAME(tw_quantize) = {
     .dequantize_u16 = dequantize_u16,
     .dequantize_s32 = dequantize_s32,
     .widen = widen,
+    .quantize_rows = quantize_rows,
+    .rescale = rescale,
 };

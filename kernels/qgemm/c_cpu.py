@@ -1,4 +1,4 @@
-"""Integer products and quantized layers in C, through their doors (csrc/python/door_qgemm.c, door_weights.c)."""
+"""Integer products and quantized layers in C, through their doors (csrc/python/door_qgemm.c, door_qlinear.c)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -25,20 +25,28 @@ def _how(call: Call) -> str:
     return door("describe_integer_product", *_operands(call))
 
 
-def _weight_only(call: Call, outs: Sequence[np.ndarray]) -> None:
-    x, _, bias, residual = call.inputs
-    w = call.packed[0]  # type: ignore[index]
-    activation = ACTIVATIONS.index(call.attrs["activation"])
-    door("weight_only_linear", x, w.make_c(), w.shape[0], bias, residual, activation, outs[0])
-
-
-def _supports_weight_only(call: Call) -> str | None:
+def _quantized_linear(call: Call, outs: Sequence[np.ndarray]) -> None:
     assert call.packed is not None
-    return None if call.packed[0].method == "weight-only" else "the matrix has another method"
+    x, _, bias, residual = call.inputs
+    activation = ACTIVATIONS.index(call.attrs["activation"])
+    door("quantized_linear", x, call.packed[0], bias, residual, activation, outs[0])
+
+
+def _qlinear(call: Call, outs: Sequence[np.ndarray]) -> None:
+    assert call.packed is not None
+    attrs, bias = call.attrs, call.inputs[4]
+    y = (None, None) if attrs["y_scale"] is None else (attrs["y_scale"], outs[0].dtype.type(attrs["y_zero"]))
+    door("qlinear", call.inputs[0], attrs["x_scale"], attrs["x_zero"], call.packed[0], bias, *y,
+         ACTIVATIONS.index(attrs["activation"]), outs[0])
+
+
+def _how_layer(call: Call) -> str:
+    return f"{native.isa()} around an integer product, {native.int8_isa()}"
 
 
 KERNELS = [
     Kernel("matmul_integer", "c", _matmul_integer, dtypes=BYTES, describe=_how),
-    Kernel("quantized_linear", "c", _weight_only, "weight-only", dtypes=("float32",),
-           describe=lambda call: native.isa(), supports=_supports_weight_only),
+    Kernel("quantized_linear", "c", _quantized_linear, dtypes=("float32",), describe=_how_layer,
+           supports=lambda call: None if call.packed and call.packed[0].method == "dynamic" else "weight-only"),
+    Kernel("qlinear", "c", _qlinear, dtypes=BYTES, describe=_how_layer),
 ]

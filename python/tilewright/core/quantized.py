@@ -213,3 +213,5 @@ def grids(x: np.ndarray, bits: int, symmetric: bool) -> tuple[np.ndarray, np.nda
 
 
 QuantizedMatrix.__module__ = "tilewright"
+if native.door is not None:
+    native.door.set_quantized(QuantizedMatrix)

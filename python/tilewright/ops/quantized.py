@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..core.dispatch import call, door
+from ..kernels.gemm.spec import ACTIVATIONS
+
+_CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
 
 
 def quantize_linear(x: Any, y_scale: Any, y_zero_point: Any = None, *, axis: int = 1, block_size: int = 0,
@@ -114,6 +117,10 @@ def quantized_linear(x: Any, w: Any, bias: Any = None, residual: Any = None, *, 
     >>> tw.quantized_linear(x, tw.quantize_weight(w)).round(2)
     array([[0.75, 0.5 ]], dtype=float32)
     """
+    c = door(backend)
+    if c is not None and activation in _CODES and \
+            (y := c.quantized_linear(x, w, bias, residual, _CODES[activation], out)) is not NotImplemented:
+        return y
     return call("quantized_linear", (x, w, bias, residual), {"activation": activation}, out, backend)
 
 
@@ -132,4 +139,8 @@ def qlinear(x: Any, x_scale: Any, x_zero_point: Any, w: Any, bias: Any = None, y
     array([[100]], dtype=uint8)
     """
     inputs = (x, x_scale, x_zero_point, w, bias, y_scale, y_zero_point)
+    c = door(backend)
+    if c is not None and activation in _CODES and \
+            (y := c.qlinear(*inputs, _CODES[activation], out)) is not NotImplemented:
+        return y
     return call("qlinear", inputs, {"activation": activation}, out, backend)

@@ -1,0 +1,149 @@
+// tw_qlinear and tw_qlinear_matmul: integer products whose tiles become floats, or small integers again, while they are in L1.
+#include <stdlib.h>
+
+#include "../loops/tile.h"
+#include "../threads/threads.h"
+#include "layer.h"
+#include "qgemm.h"
+
+TW_KERNELS(tw_quantize_kernels, tw_quantize)
+
+#define QUANTIZE_NS 0.12                      // one element of a row, in L2
+#define ROWS_BYTES ((ptrdiff_t)4 << 20)       // of quantized rows at a time, about
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+
+static ptrdiff_t round_up(ptrdiff_t n, ptrdiff_t unit) { return (n + unit - 1) / unit * unit; }
+
+static int is_byte(int type) { return type == TW_INT8 || type == TW_UINT8; }
+
+static float *copy_of(ptrdiff_t n, const float *from, ptrdiff_t step, float *to) {
+    for (ptrdiff_t i = 0; i < n; i++) to[i] = from[i * step];
+    return to;
+}
+
+// ---- layers
+
+// What a layer needs beside its product, in the thread's second workspace: nothing else wants that, for w is packed.
+typedef struct {
+    int32_t *w_zero;
+    float *bias;
+    float *scale;   // of each row of a block of x, and so on
+    int32_t *zero;
+    uint8_t *q;
+    ptrdiff_t rows, q_row;
+} scratch;
+
+static int take_scratch(const tw_qlinear_call *call, scratch *s) {
+    const int dynamic = call->x_type == TW_FLOAT32;
+    *s = (scratch){.q_row = round_up(call->k, 64) + 64}; // not a power of two, which puts rows into one set of L1
+    s->rows = dynamic ? MIN(call->m, round_up(ROWS_BYTES / s->q_row + 1, 64)) : call->m;
+    const ptrdiff_t n = round_up(call->n, 16), m = dynamic ? round_up(s->rows, 16) : 0;
+    const ptrdiff_t zeros = call->zeros ? n : 0, bias = call->bias && call->bias_step != 1 ? n : 0;
+    const ptrdiff_t words = zeros + bias + 2 * m;
+    if (words + m == 0)
+        return 1;
+    char *memory = tw_second_workspace((size_t)words * 4 + (size_t)(dynamic ? s->rows * s->q_row : 0));
+    if (!memory)
+        return 0;
+    s->w_zero = (int32_t *)memory;
+    s->bias = (float *)memory + zeros;
+    s->scale = s->bias + bias;
+    s->zero = (int32_t *)s->scale + m;
+    s->q = (uint8_t *)(s->zero + m);
+    return 1;
+}
+
+typedef struct {
+    const tw_qlinear_call *call;
+    const scratch *scratch;
+    ptrdiff_t first; // row of x
+    int failed;
+} quantizing;
+
+// Rows of the block; a row that is not contiguous is copied first.
+static void quantize_rows(void *context, ptrdiff_t begin, ptrdiff_t end) {
+    quantizing *job = context;
+    const scratch *s = job->scratch;
+    const ptrdiff_t k = job->call->k;
+    const tw_matrix x = tw_at(job->call->x, sizeof(float), job->first, 0);
+    const tw_quantize_kernels *g = TW_PICK(tw_quantize);
+    if (x.col == 1 || k == 1) {
+        g->quantize_rows(end - begin, k, tw_at(x, sizeof(float), begin, 0).data, x.row, s->q + begin * s->q_row, s->q_row,
+                         s->scale + begin, s->zero + begin);
+        return;
+    }
+    float *rows = tw_workspace((size_t)(TW_TILE_ROWS * k) * sizeof *rows);
+    if (!rows) {
+        __atomic_store_n(&job->failed, 1, __ATOMIC_RELAXED);
+        return;
+    }
+    for (ptrdiff_t i = begin; i < end; i += TW_TILE_ROWS) {
+        const ptrdiff_t m = MIN(end - i, TW_TILE_ROWS);
+        tw_gather(m, k, sizeof *rows, tw_at(x, sizeof *rows, i, 0), rows, k);
+        g->quantize_rows(m, k, rows, k, s->q + i * s->q_row, s->q_row, s->scale + i, s->zero + i);
+    }
+}
+
+static tw_matrix from_row(tw_matrix m, int itemsize, ptrdiff_t row) { return m.data ? tw_at(m, itemsize, row, 0) : m; }
+
+static int is_valid(const tw_qlinear_call *call) {
+    const int is_float = call->y_type == TW_FLOAT32;
+    return (call->x_type == TW_FLOAT32 || is_byte(call->x_type)) && (is_float || is_byte(call->y_type)) && call->m >= 0 &&
+           call->n >= 0 && call->k >= 0 && call->packed && call->activation >= TW_NONE &&
+           call->activation <= (is_float ? TW_HARDSWISH : TW_RELU);
+}
+
+int tw_qlinear(const tw_qlinear_call *call) {
+    scratch s;
+    if (!is_valid(call))
+        return TW_INVALID;
+    if (call->m == 0 || call->n == 0)
+        return TW_OK;
+    if (!take_scratch(call, &s))
+        return TW_NO_MEMORY;
+    const int dynamic = call->x_type == TW_FLOAT32, y_size = call->y_type == TW_FLOAT32 ? 4 : 1;
+    for (ptrdiff_t j = 0; call->zeros && j < call->n; j++) s.w_zero[j] = call->zeros[j];
+    tw_layer layer = {.kernels = TW_PICK(tw_quantize), .row_scale = dynamic ? s.scale : &call->x_scale, .row_step = dynamic,
+                      .col_scale = call->scales, .type = call->y_type, .y_scale = &call->y_scale, .y_zero = &call->y_zero};
+    if (call->bias)
+        layer.bias = call->bias_step == 1 ? call->bias : copy_of(call->n, call->bias, call->bias_step, s.bias);
+    if (call->activation != TW_NONE)
+        layer.activation = tw_activation_kernel(TW_FLOAT32, call->activation, &layer.param);
+    tw_qgemm_call product = {.a_type = dynamic ? TW_UINT8 : call->x_type, .b_type = TW_INT8, .n = call->n, .k = call->k,
+                             .a = dynamic ? (tw_matrix){s.q, s.q_row, 1} : call->x, .packed = call->packed,
+                             .a_zero = dynamic ? s.zero : &call->x_zero, .a_zero_step = dynamic,
+                             .b_zero = call->zeros ? s.w_zero : NULL, .b_zero_step = 1};
+    for (ptrdiff_t i = 0; i < call->m; i += s.rows) {
+        product.m = MIN(s.rows, call->m - i);
+        layer.y = from_row(call->y, y_size, i);
+        layer.residual = from_row(call->residual, 4, i);
+        if (dynamic) {
+            quantizing job = {call, &s, i, 0};
+            tw_parallel_ranges(product.m, TW_TILE_ROWS, (double)product.m * (double)call->k * QUANTIZE_NS, quantize_rows, &job);
+            if (job.failed)
+                return TW_NO_MEMORY;
+        }
+        const int code = tw_qgemm_finish(&product, tw_finish_layer, &layer);
+        if (code != TW_OK)
+            return code;
+    }
+    return TW_OK;
+}
+
+// ---- qlinear_matmul
+
+int tw_qlinear_matmul(const tw_qlinear_matmul_call *call) {
+    const tw_qgemm_call *p = &call->product;
+    if (!is_byte(call->y_type) || p->batch_axes != 0)
+        return TW_INVALID;
+    float *columns = call->b_scale_step == 1 ? NULL : malloc(p->n > 0 ? (size_t)p->n * sizeof *columns : 1);
+    if (call->b_scale_step != 1 && !columns)
+        return TW_NO_MEMORY;
+    tw_layer layer = {.kernels = TW_PICK(tw_quantize), .row_scale = call->a_scale, .row_step = call->a_scale_step,
+                      .col_scale = columns ? copy_of(p->n, call->b_scale, call->b_scale_step, columns) : call->b_scale,
+                      .type = call->y_type, .y = p->c, .y_scale = call->y_scale, .y_scale_step = call->y_scale_step,
+                      .y_zero = call->y_zero, .y_zero_step = call->y_zero_step};
+    const int code = tw_qgemm_finish(p, tw_finish_layer, &layer);
+    free(columns);
+    return code;
+}
