@@ -103,7 +103,8 @@ def test_slow_contestants_get_fewer_turns_but_three(monkeypatch: pytest.MonkeyPa
 
 
 def test_products_stand_under_the_fma_roof_and_maps_under_the_memory_roof() -> None:
-    for op, kind, unit in (("matmul", "FMA", "GFLOP/s"), ("matmul_integer", "dot", "GOP/s"), ("relu", "memory", "GB/s")):
+    for op, kind, unit in (("matmul", "FMA", "GFLOP/s"), ("matmul_integer", "dot", "GOP/s"),
+                           ("relu", "memory", "GB/s")):
         spec, case = small_case(op)
         roof = bench.roof(spec, bench.Expectation(spec, case).fresh())
         assert (roof.kind, roof.unit) == (kind, unit)
