@@ -74,3 +74,18 @@ def test_the_tables_have_their_places() -> None:
     report = (ROOT / "docs/PERFORMANCE.md").read_text()
     for name in ("peers", "peer-cases", "quantized", "sweep", "threads", "ladder", "small", "medium"):
         assert f"<!-- {name} -->" in report and f"<!-- /{name} -->" in report
+
+
+def test_accuracies_of_quantized_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn, which has the digits, is not installed")
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    quantization = importlib.import_module("quantization")
+    found = quantization.accuracies("digits", "16", seed=0, epochs=2, further=1)
+    assert set(found) == {quantization.FLOAT, quantization.AWARE, quantization.LONGER, *quantization.METHODS}
+    assert all(50 < percent <= 100 for percent in found.values())
+    found |= {"float32": 90.0, "static int8": 89.6, "static int4": 88.0, quantization.AWARE: 89.5}
+    text = quantization.table({("digits", "16"): found}, 1)
+    assert "| static int8 | **89.60 (-0.40)** |" in text and "| static int4, trained so | 89.50 (-0.50) |" in text
+    assert quantization.missed(quantization.AWARE, found | {quantization.AWARE: 88.9})
+    page = quantization.PAGE.read_text()
+    assert "<!-- accuracy -->" in page and "<!-- /accuracy -->" in page

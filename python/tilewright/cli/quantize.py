@@ -20,7 +20,7 @@ def quantize(
                                              show_default=False)] = None,
     method: Annotated[str, typer.Option(help="dynamic, static, weight-only, or all.")] = "all",
     observer: Annotated[str, typer.Option(help="Of static: minmax, percentile, entropy or mse.")] = "minmax",
-    bits: Annotated[int, typer.Option(help="Of the weights: 8 or 4.")] = 8,
+    bits: Annotated[int, typer.Option(help="Of weights and static inputs: 8 or 4.")] = 8,
     group_size: Annotated[int | None, typer.Option(help="weight-only: columns that share a scale.")] = None,
     per_tensor: Annotated[bool, typer.Option("--per-tensor", help="One scale a layer, not one an output.")] = False,
     skip: Annotated[list[str] | None, typer.Option(help="A layer that stays float; may be given again.")] = None,
