@@ -165,6 +165,34 @@ int tw_matmul_integer_describe(const tw_qgemm_call *call, char *text, size_t siz
 size_t tw_pack_integer_bytes(int b_type, ptrdiff_t k, ptrdiff_t n);
 int tw_pack_integer(int b_type, ptrdiff_t k, ptrdiff_t n, tw_matrix b, void *packed);
 
+/* ---- weights of 8 or 4 bits under float32 rows: y = activation(x w^T + bias) + residual, for few rows of x, where reading the
+ * weights is what takes the time. Element (j, p) of w (n, k) is (values - zeros) * scales[j, p / group_size]. */
+
+typedef struct {
+    int bits;             /* 8: values int8 (n, k); 4: (n, (k + 1) / 2) bytes, two's complement, even columns in the low halves */
+    ptrdiff_t n, k, group_size; /* groups of 1 or more columns, the last one as short as k makes it; k: one scale a row */
+    const void *values;
+    const float *scales;  /* (n, groups) */
+    const int8_t *zeros;  /* the same, or NULL for none */
+} tw_weights;
+
+/* Into tw_pack_weights_bytes (0: no such weights) of the caller's memory, in the layout that the kernels read; it serves this
+ * process alone, and any number of calls at once. All arrays of tw_weights are C-ordered; none is read by the first. */
+size_t tw_pack_weights_bytes(const tw_weights *w);
+int tw_pack_weights(const tw_weights *w, void *packed);
+
+typedef struct {
+    int activation;       /* TW_NONE ... */
+    ptrdiff_t m, n, k;    /* n and k must be those of the weights */
+    tw_matrix x, y;       /* float32 (m, k), (m, n); apart from each other */
+    const void *packed;   /* what tw_pack_weights wrote */
+    const float *bias;    /* n elements bias_step apart, or NULL */
+    ptrdiff_t bias_step;
+    tw_matrix residual;   /* float32 (m, n), its data NULL for none. It may be y itself, else be apart */
+} tw_weight_only_call;
+
+int tw_weight_only_linear(const tw_weight_only_call *call);
+
 /* ---- activation, element by element: y = f(x), dx = dy f'(x). dtype TW_FLOAT32 or TW_FLOAT64; matrices of rows x cols with
  * any strides; y may be x, and dx may be dy or x, where the strides are the same. param: slope of leaky_relu, alpha of elu. */
 

@@ -5,6 +5,7 @@ import copy
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from calls import SPECS, arguments, bits, run
 from conformance import SEED
 from tilewright import ops
 from tilewright.core import capability, dispatch
+from tilewright.core.registry import BYTES
 
 pytestmark = pytest.mark.skipif(capability.reasons()["numba"] is not None, reason="Numba cannot run here")
 
@@ -27,8 +29,13 @@ def answer(op: str, inputs: Any, attrs: dict) -> list[bytes]:
     return bits(result) + [x.tobytes() for many in changed for x in many if x is not None]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("op", SPECS)
+def with_dtypes(operations: Iterable[str]) -> list[tuple[str, str]]:
+    """Each with both floats, or with bytes where it takes no others."""
+    return [(op, dtype) for op in operations for dtype in ("float32", "float64", *BYTES)
+            if dtype in SPECS[op].dtypes and (dtype not in BYTES or "float32" not in SPECS[op].dtypes)]
+
+
+@pytest.mark.parametrize(("op", "dtype"), with_dtypes(SPECS))
 def test_both_ways_give_the_same_bits(op: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = list(SPECS[op].cases(np.random.default_rng(SEED), dtype))[::3]
     fast = [answer(op, case.inputs, case.attrs) for case in cases]
@@ -43,13 +50,12 @@ def doors() -> list[str]:
     return [] if door is None else [op for op in SPECS if op in dir(door)]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("op", doors())
+@pytest.mark.parametrize(("op", "dtype"), with_dtypes(doors()))
 def test_plain_calls_take_the_door(op: str, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def no(*arguments: Any, **more: Any) -> None:
         raise AssertionError("the long way")
     inputs, attrs = arguments(op, dtype)
-    monkeypatch.setattr(ops, "call", no)
+    monkeypatch.setattr(sys.modules[getattr(ops, op).__module__], "call", no)
     run(op, inputs, attrs, backend="numba")
 
 

@@ -28,25 +28,26 @@ def exact(a: np.ndarray, b: np.ndarray, a_zero: np.ndarray, b_zero: np.ndarray) 
 
 
 def packed(b: np.ndarray) -> np.ndarray:
-    (k, n), lowered = b.shape, microkernel.B_LOWERED[b.dtype.name]
+    k, n = b.shape
     panels = np.full((-(-n // microkernel.NR), blocked.panel_words(k)), -1, np.int32)
-    blocked.pack_range(b, lowered, panels, 0, len(panels))
+    blocked.pack_range(b, panels, 0, len(panels))
     return panels
 
 
 @numba.njit
-def in_pieces(product, a, raised, a_zero, panels, lowered, b_zero, out, memory, panel):
+def in_pieces(product, a, a_zero, panels, shift, b_zero, out, memory, panel):
     """Rectangles of 5 rows and a panel."""
     m, n = out.shape
     for i in range(0, m, 5):
         for j in range(0, n, panel):
-            product(a, raised, a_zero, panels, lowered, b_zero, out, memory, i, min(i + 5, m), j, min(j + panel, n))
+            product(a, a_zero, panels, shift, b_zero, out, memory, i, min(i + 5, m), j, min(j + panel, n))
 
 
 def check(a: np.ndarray, b: np.ndarray, a_zero: np.ndarray, b_zero: np.ndarray) -> None:
     out = np.full((a.shape[0], b.shape[1]), 77, np.int32)
-    in_pieces(blocked.product_range, a, microkernel.A_RAISED[a.dtype.name], a_zero, packed(b),
-              microkernel.B_LOWERED[b.dtype.name], b_zero, out, np.empty(blocked.MEMORY, np.uint8), microkernel.NR)
+    shift = microkernel.SHIFT * (b.dtype == np.uint8)
+    in_pieces(blocked.product_range, a, a_zero, packed(b), shift, b_zero, out, np.empty(blocked.MEMORY, np.uint8),
+              microkernel.NR)
     np.testing.assert_array_equal(out, exact(a, b, a_zero, b_zero))
 
 

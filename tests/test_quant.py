@@ -10,7 +10,7 @@ import pytest
 
 import tilewright as tw
 from tilewright import nn, quant
-from tilewright.core.errors import ArgumentError, DataError, ShapeError
+from tilewright.core.errors import ArgumentError, BackendUnavailable, DataError, ShapeError
 from tilewright.quant import OBSERVERS, QuantizedLinear, StaticLinear
 from tilewright.quant.smooth import balanced, factors
 from tilewright.quant.walk import linears
@@ -75,6 +75,22 @@ def test_a_model_computes_what_its_integers_say(way, smooth):
     step = 255 / 15 if way["method"] == "static" and way["bits"] == 4 else 1
     assert np.median(error) < 1e-5 and error.max() < 0.02 * step
     assert np.abs(found - model(X).data).max() < (0.06 if way["bits"] == 8 else 0.8)
+
+
+@pytest.mark.parametrize("way", [dict(method="dynamic"), dict(method="static"), dict(method="static", bits=4),
+                                 dict(method="weight-only"), dict(method="weight-only", bits=4, group_size=5)], ids=str)
+def test_every_backend(way, backend):
+    quantized = quant.quantize(mlp(), calibration=X, **way)
+    with tw.use_backend("numpy"):
+        expected = quantized(X).data
+    try:
+        with tw.use_backend(backend):
+            found = quantized(X).data
+    except BackendUnavailable as error:
+        pytest.skip(str(error))
+    if way["method"] == "static":  # no step of it is free to be rounded differently
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("observer", OBSERVERS)

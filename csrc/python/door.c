@@ -179,7 +179,8 @@ PyObject *tw_result(int code, PyObject *object) {
 // ---- start-up. A new family is one row: door_<family>.c defines `PyMethodDef tw_doors_<family>[]`.
 
 #define TW_FAMILIES(X) \
-    X(gemm) X(qgemm) X(activation) X(softmax) X(norm) X(loss) X(dropout) X(embedding) X(optimizer) X(quantize) X(qlinear)
+    X(gemm) X(qgemm) X(weights) X(activation) X(softmax) X(norm) X(loss) X(dropout) X(embedding) X(optimizer) X(quantize) \
+    X(qlinear)
 
 #define DECLARE_(family) extern PyMethodDef tw_doors_##family[];
 TW_FAMILIES(DECLARE_)

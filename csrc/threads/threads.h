@@ -16,7 +16,8 @@ extern _Thread_local int tw_in_task; // the calling thread runs a task: what tha
 // Threads worth using for work that one thread does in about `ns` nanoseconds.
 int tw_threads_for(double ns);
 
-// Another workspace, for who calls functions that use the first.
+// Another workspace, for who calls functions that use the first; and one for who calls functions that use both.
 void *tw_second_workspace(size_t bytes);
+void *tw_third_workspace(size_t bytes);
 
 #endif

@@ -1,4 +1,4 @@
-// Two growing buffers a thread: for packed panels, and for copies made by those who then call what packs.
+// Growing buffers a thread: for packed panels, for copies made by those who then call what packs, and for those who call them.
 #include "threads.h"
 
 #include <pthread.h>
@@ -12,7 +12,7 @@ struct buffer {
     size_t bytes;
 };
 
-enum { FIRST, SECOND, BUFFERS };
+enum { FIRST, SECOND, THIRD, BUFFERS };
 
 static _Thread_local struct buffer mine[BUFFERS];
 static pthread_key_t at_exit[BUFFERS];
@@ -47,3 +47,5 @@ static void *grow(int which, size_t bytes) {
 void *tw_workspace(size_t bytes) { return grow(FIRST, bytes); }
 
 void *tw_second_workspace(size_t bytes) { return grow(SECOND, bytes); }
+
+void *tw_third_workspace(size_t bytes) { return grow(THIRD, bytes); }

@@ -51,7 +51,7 @@ def naive_range(a, b, out, i0, i1):
             out[i, j] = total
 
 
-def _rectangles(m: int, n: int, k: int, itemsize: int) -> list[tuple[int, int, int, int]]:
+def rectangles(m: int, n: int, k: int, itemsize: int) -> list[tuple[int, int, int, int]]:
     """(i0, i1, j0, j1) that tile m x n: one where one thread does, else whole tiles, cut across the columns first.
 
     A rectangle packs the columns of b that it needs: those in one column of rectangles pack the same again.
@@ -100,17 +100,17 @@ def product(alpha: float, a: np.ndarray, b: np.ndarray, beta: float, c: np.ndarr
     elif 2 * m * n * k < SERIAL_FLOPS:  # what follows would take as long as a small product
         kernel(alpha, a, b, beta, c, out, scratch(WORK_BYTES, out.dtype), 0, m, 0, n)
         return
-    rectangles = _rectangles(m, n, k, out.itemsize)
+    pieces = rectangles(m, n, k, out.itemsize)
 
     def run(lo: int, hi: int) -> None:
         work = scratch(WORK_BYTES, out.dtype)
-        for rectangle in rectangles[lo:hi]:
+        for rectangle in pieces[lo:hi]:
             kernel(alpha, a, b, beta, c, out, work, *rectangle)
             if code:
                 activate(code, y, n, *rectangle)
             if residual is not None:
                 add(residual, y, n, *rectangle)
-    run_ranges(run, len(rectangles), 1)
+    run_ranges(run, len(pieces), 1)
 
 
 def _matmul(call: Call, outs: Sequence[np.ndarray]) -> None:
@@ -206,7 +206,7 @@ def _describe(call: Call) -> str:
         call.note_copy("c: its columns are not contiguous; copied into out first")
     a, b = call.inputs[:2]
     n = b.shape[0] if call.op == "linear" else b.shape[-1]
-    threads = min(get_num_threads(), len(_rectangles(a.shape[-2], n, a.shape[-1], dtype.itemsize)))
+    threads = min(get_num_threads(), len(rectangles(a.shape[-2], n, a.shape[-1], dtype.itemsize)))
     ready = ", b packed beforehand" * (call.packed is not None)
     return f"{width(dtype)}, tile {MR}x{NV * BYTES // dtype.itemsize}{ready}, {threads} thread{'s' * (threads > 1)}"
 

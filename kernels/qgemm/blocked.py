@@ -1,13 +1,13 @@
 """The blocked product of integers in Numba: packing and the loops around the register tile of microkernel.py.
 
-    product_range(a, raised, a_zero, panels, lowered, b_zero, out, memory, i0, i1, j0, j1)
-    pack_range(b, lowered, panels, first, end)                           panels number first ... end - 1
+    product_range(a, a_zero, panels, shift, b_zero, out, memory, i0, i1, j0, j1)
+    pack_range(b, panels, first, end)                                    panels number first ... end - 1
 
     out[i, j] = sum_p (a[i, p] - a_zero[i]) * (b[p, j] - b_zero[j])      one rectangle of it, modulo 2^32
 
 a and b of int8 or uint8 with any strides, zero points int32 with any stride (0: one for all), out int32 with contiguous
-columns. j0 begins a panel. memory: MEMORY bytes, contiguous, not used by anyone else meanwhile. raised and lowered:
-A_RAISED of a's dtype and B_LOWERED of b's. Serial, no GIL, no state: rectangles may run at the same time.
+columns. j0 begins a panel. shift: SHIFT of microkernel.py for an unsigned b, else 0. memory: MEMORY bytes, contiguous,
+not used by anyone else meanwhile. Serial, no GIL, no state: rectangles may run at the same time.
 
     panel    NR columns of b, all of k: [k / DEPTH][NR] words, a last row of zeros filled up, then [NR] column sums
 
@@ -28,7 +28,7 @@ from tilewright.kernels.gemm.microkernel import MR
 from tilewright.kernels.vector.host import BYTES, HAS_VNNI, inner, njit
 from tilewright.kernels.vector.memory import address
 
-from .microkernel import DEPTH, NR, group, interleave, tile
+from .microkernel import DEPTH, NR, group, interleave, lowered, raised, tile
 
 GROUPED = np.uint8 if HAS_VNNI else np.int16
 NC = NC_VECTORS * BYTES // 4
@@ -49,8 +49,8 @@ def panel_words(k: int) -> int:
 
 
 @inner
-def copy_strip(a, raised, i0, rows, p0, n, strip):
-    """strip[i, p] = a[i0 + i, p0 + p] + raised for p < n; then zeros up to a whole word."""
+def copy_strip(a, i0, rows, p0, n, strip):
+    """strip[i, p] = a[i0 + i, p0 + p] for p < n, raised as groups are; then zeros up to a whole word."""
     whole = words_of(n) * DEPTH
     for i in range(rows):
         at, p = i * KC * DEPTH, 0
@@ -61,7 +61,7 @@ def copy_strip(a, raised, i0, rows, p0, n, strip):
                 group(a, to + q * strip.itemsize, source + q)
                 p = q + LANES
         while p < n:
-            strip[at + p] = a[i0 + i, p0 + p] + raised
+            strip[at + p] = a[i0 + i, p0 + p] + raised(a)
             p += 1
         while p < whole:
             strip[at + p] = 0
@@ -78,12 +78,12 @@ def row_sum(a, i):
 
 
 @inner
-def subtract_b_zero(a, a_zero, lowered, b_zero, out, i0, i1, j0, j1):
-    """out[i, j] -= (b_zero[j] - lowered) * sum_p (a[i, p] - a_zero[i])"""
+def subtract_b_zero(a, a_zero, shift, b_zero, out, i0, i1, j0, j1):
+    """out[i, j] -= (b_zero[j] - shift) * sum_p (a[i, p] - a_zero[i])"""
     for i in range(i0, i1):
         total = np.int32(row_sum(a, i) - a.shape[1] * np.int64(a_zero[i]))
         for j in range(j0, j1):
-            out[i, j] -= np.int32(b_zero[j] - lowered) * total
+            out[i, j] -= np.int32(b_zero[j] - shift) * total
 
 
 @inner
@@ -96,14 +96,14 @@ def any_differs(x, value, lo, hi):
 
 
 @njit
-def product_range(a, raised, a_zero, panels, lowered, b_zero, out, memory, i0, i1, j0, j1):
+def product_range(a, a_zero, panels, shift, b_zero, out, memory, i0, i1, j0, j1):
     """See the head of this file."""
     if i1 <= i0 or j1 <= j0:
         return
     k = a.shape[1]
     words, strip = words_of(k), memory.view(GROUPED)
-    as_it_is = DEPTH == 4 and raised == 0 and a.strides[1] == 1 and k % DEPTH == 0
-    b_zeros = any_differs(b_zero, lowered, j0, j1)
+    as_it_is = DEPTH == 4 and raised(a) == 0 and a.strides[1] == 1 and k % DEPTH == 0
+    b_zeros = any_differs(b_zero, shift, j0, j1)
     for jc in range(j0, j1, NC):
         n = min(NC, j1 - jc)
         for p0 in range(0, max(1, words), KC):
@@ -114,21 +114,21 @@ def product_range(a, raised, a_zero, panels, lowered, b_zero, out, memory, i0, i
                 rows = MR if rest >= MR else 4 if rest >= 4 else 2 if rest >= 2 else 1
                 at_a, a_row = address(a) + i * a.strides[0] + p, a.strides[0]
                 if not as_it_is:
-                    copy_strip(a, raised, i, rows, p, min(depth * DEPTH, k - p), strip)
+                    copy_strip(a, i, rows, p, min(depth * DEPTH, k - p), strip)
                     at_a, a_row = address(strip), KC * 4
                 for j in range(0, n, NR):
                     panel = address(panels) + (jc + j) // NR * panels.strides[0]
                     tile(rows, min(NR, n - j), depth, at_a, a_row, 4, panel + p0 * NR * 4, NR * 4,
-                         address(a_zero) + i * a_zero.strides[0], a_zero.strides[0], raised,
+                         address(a_zero) + i * a_zero.strides[0], a_zero.strides[0], raised(a),
                          0 if p0 else panel + words * NR * 4, address(out) + i * out.strides[0] + (jc + j) * 4,
                          out.strides[0])
                 if b_zeros and p0 + depth >= words:
-                    subtract_b_zero(a, a_zero, lowered, b_zero, out, i, i + rows, jc, jc + n)
+                    subtract_b_zero(a, a_zero, shift, b_zero, out, i, i + rows, jc, jc + n)
                 i += rows
 
 
 @njit
-def pack_range(b, lowered, panels, first, end):
+def pack_range(b, panels, first, end):
     """See the head of this file; panels: a row for each, contiguous."""
     (k, columns), words = b.shape, words_of(b.shape[0])
     bits = 32 // DEPTH
@@ -146,7 +146,7 @@ def pack_range(b, lowered, panels, first, end):
                 value = 0
                 for d in range(DEPTH):
                     if j < n and p + d < k:
-                        value |= (np.int64(b[p + d, j0 + j]) - lowered & (1 << bits) - 1) << d * bits
+                        value |= (np.int64(b[p + d, j0 + j]) - lowered(b) & (1 << bits) - 1) << d * bits
                 panel[at + j] = np.int32(value)
         panel[words * NR:] = 0
         sums = address(panel) + words * NR * 4

@@ -1,4 +1,5 @@
-"""Integer products and quantized layers in C, through their doors (csrc/python/door_qgemm.c, door_qlinear.c)."""
+"""Integer products and quantized layers in C, through their doors: csrc/python/door_qgemm.c, door_qlinear.c and
+door_weights.c."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -28,8 +29,11 @@ def _how(call: Call) -> str:
 def _quantized_linear(call: Call, outs: Sequence[np.ndarray]) -> None:
     assert call.packed is not None
     x, _, bias, residual = call.inputs
-    activation = ACTIVATIONS.index(call.attrs["activation"])
-    door("quantized_linear", x, call.packed[0], bias, residual, activation, outs[0])
+    w, rest = call.packed[0], (bias, residual, ACTIVATIONS.index(call.attrs["activation"]), outs[0])
+    if w.method == "weight-only":
+        door("weight_only_linear", x, w.make_c(), w.shape[0], *rest)
+    else:
+        door("quantized_linear", x, w, *rest)
 
 
 def _qlinear(call: Call, outs: Sequence[np.ndarray]) -> None:
@@ -41,12 +45,13 @@ def _qlinear(call: Call, outs: Sequence[np.ndarray]) -> None:
 
 
 def _how_layer(call: Call) -> str:
+    if call.packed and call.packed[0].method == "weight-only":
+        return native.isa()
     return f"{native.isa()} around an integer product, {native.int8_isa()}"
 
 
 KERNELS = [
     Kernel("matmul_integer", "c", _matmul_integer, dtypes=BYTES, describe=_how),
-    Kernel("quantized_linear", "c", _quantized_linear, dtypes=("float32",), describe=_how_layer,
-           supports=lambda call: None if call.packed and call.packed[0].method == "dynamic" else "weight-only"),
+    Kernel("quantized_linear", "c", _quantized_linear, dtypes=("float32",), describe=_how_layer),
     Kernel("qlinear", "c", _qlinear, dtypes=BYTES, describe=_how_layer),
 ]

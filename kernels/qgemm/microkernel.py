@@ -12,8 +12,8 @@ word of a spread over the lanes and met by NV vectors of words of b.
     with VNNI         DEPTH 4: unsigned bytes of a, signed bytes of b, one instruction, exact
     anywhere else     DEPTH 2: 16-bit integers, multiplied and added in pairs to 32 bits, exact: 2 * 255^2 < 2^31
 
-`group` puts a's elements there, `interleave` b's. With VNNI a signed a is raised by 128 (A_RAISED), an unsigned b
-lowered by 128 (B_LOWERED): subtracting more from a zero point makes up for it. 16-bit integers hold either as it is.
+`group` puts a's elements there, `interleave` b's. With VNNI a signed a is raised, and an unsigned b lowered, by SHIFT =
+128: the zero point that is subtracted makes up for it. 16-bit integers hold either kind as it is, and SHIFT is 0.
 
 Addresses and strides are integers in bytes. rows is one of ROWS, n at most NR; out is touched in n columns only, and b
 read in whole vectors.
@@ -32,8 +32,7 @@ from tilewright.kernels.vector.simd import I32, Vector, splat
 
 DEPTH = 4 if HAS_VNNI else 2
 NR = NV * BYTES // 4
-A_RAISED = {"int8": 128 * HAS_VNNI, "uint8": 0}
-B_LOWERED = {"int8": 0, "uint8": 128 * HAS_VNNI}
+SHIFT = 128 * HAS_VNNI
 GROUPED = types.uint8 if HAS_VNNI else types.int16
 """What a's elements are in a group."""
 
@@ -130,6 +129,20 @@ def _bytes_at(builder, address, lanes: int):
     """`lanes` bytes at an address."""
     ty = Vector(types.uint8, lanes)
     return emit_load(builder, builder.inttoptr(address, ty.ir.as_pointer()), ty)
+
+
+@intrinsic
+def raised(typing, a):
+    """What groups of a's elements are larger by."""
+    shift = SHIFT * a.dtype.signed
+    return types.intp(a), lambda context, builder, sig, args: INTP(shift)
+
+
+@intrinsic
+def lowered(typing, b):
+    """What groups of b's elements are smaller by."""
+    shift = SHIFT * (not b.dtype.signed)
+    return types.intp(b), lambda context, builder, sig, args: INTP(shift)
 
 
 @intrinsic

@@ -60,10 +60,10 @@ from .ranges import compiled
 
 Method = Callable[..., Any]
 
-# What a door answers. LACKS + 1: ... the kernel for float64.
+# What a door answers. LACKS + 1: ... the kernel for float64, the second dtype of its room.
 DONE, REFUSED, LACKS = 0, 1, 2
 
-# What stands in a room, 8 bytes each: two objects' addresses, C functions, the task; kernels for float32 and float64
+# What stands in a room, 8 bytes each: two objects' addresses, C functions, the task; kernels for two dtypes
 NDARRAY, NONE, SAVE, RESTORE, RANGES, PARALLEL, WORKSPACE, THREADS, TASK, KIND, NS, KERNELS = range(0, 96, 8)
 
 RELEASE_NS = 10_000.0  # the GIL is let go for work longer than this: taking it back may take as long
@@ -105,8 +105,9 @@ def task(function: Any) -> int:
 class Room:
     """What a door needs to know, as words that it reads by their place."""
 
-    def __init__(self, task: int, kernels: tuple[tuple[Any, str], ...], kind: int = 0, ns: float = 0.0):
-        self._kernels = kernels
+    def __init__(self, task: int, kernels: tuple[tuple[Any, str], ...], kind: int = 0, ns: float = 0.0,
+                 dtypes: tuple[Any, Any] = (np.float32, np.float64)):
+        self._kernels, self._dtypes = kernels, dtypes
         python = map(_address, (ctypes.pythonapi.PyEval_SaveThread, ctypes.pythonapi.PyEval_RestoreThread))
         pool = map(_pool, ("tw_parallel_ranges", "tw_parallel", "tw_workspace", "tw_get_num_threads"))
         words = (id(np.ndarray), id(None), *python, *pool, task, kind, 0, *(0, 0) * len(kernels))
@@ -115,10 +116,9 @@ class Room:
 
     def fill(self, code: int) -> None:
         """Compile what a door said it lacks."""
-        double = code - LACKS
+        second = code - LACKS
         for i, (kernel, letters) in enumerate(self._kernels):
-            address = kernel_address(kernel, letters, (np.float32, np.float64)[double])
-            self.words[KERNELS // 8 + 2 * i + double] = address
+            self.words[KERNELS // 8 + 2 * i + second] = kernel_address(kernel, letters, self._dtypes[second])
 
 
 @inner

@@ -30,7 +30,8 @@ TYPE, DATA, NDIM, SHAPE, STRIDES, DESCR, FLAGS = HEAD - 8, HEAD, HEAD + 8, HEAD 
 BYTE_ORDER, NUMBER = HEAD + 10, HEAD + 12
 FOREIGN = ord(">" if sys.byteorder == "little" else "<")
 C_ORDER, F_ORDER, ALIGNED, WRITEABLE = 0x1, 0x2, 0x100, 0x400
-FLOAT, DOUBLE, INT64 = (np.dtype(t).num for t in (np.float32, np.float64, np.int64))
+FLOAT, DOUBLE, INT64, INT32, INT8, UINT8 = (
+    np.dtype(t).num for t in (np.float32, np.float64, np.int64, np.int32, np.int8, np.uint8))
 
 WORD, BYTE = ir.IntType(64), ir.IntType(8)
 
@@ -121,6 +122,12 @@ def ask(typing, address, value):
 def elements(typing, address, n, size):
     """n contiguous elements of `size` bytes as a 1-D array. It says float32: what calls a kernel passes no type."""
     return _array(1, "C", lambda b, args: ([args[1]], [args[2]]), (types.intp,) * 3)
+
+
+@intrinsic
+def line(typing, address, n, stride, size):
+    """A 1-D array with any stride, in bytes; the same for its type."""
+    return _array(1, "A", lambda b, args: ([args[1]], [args[2]]), (types.intp,) * 4)
 
 
 @intrinsic

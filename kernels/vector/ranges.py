@@ -7,6 +7,9 @@ One letter each:
     x   read-only contiguous 1-D array of the dtype     X   read-only 2-D array, any strides     f   scalar of the dtype
     y   writable contiguous 1-D array                   Y   writable 2-D array, any strides      i   integer
     l   x, but of int64                                 d   y, but of float64
+    z   read-only 1-D array of int32, any strides       I   X, but of int32       J   Y, but of int32
+    s   z, but of float32       S   X, but of float32       T   Y, but of float32
+    m   writable contiguous bytes: memory to work in
 
 One signature serves all callers: read-only or not, C order or not, so there is one entry in the cache for each dtype.
 """
@@ -34,8 +37,11 @@ GRAIN = 131072  # elements worth a thread: 10 us of relu, 60 of gelu; to wake on
 def _letter(letter: str, scalar: Any) -> Any:
     if letter in "xyXY":
         return types.Array(scalar, 1 if letter in "xy" else 2, "C" if letter in "xy" else "A", readonly=letter in "xX")
+    if letter in "zIJsST":
+        return types.Array(types.int32 if letter in "zIJ" else types.float32, 1 if letter in "zs" else 2, "A",
+                           readonly=letter not in "JT")
     return {"f": scalar, "i": types.intp, "l": types.Array(types.int64, 1, "C", readonly=True),
-            "d": types.Array(types.float64, 1, "C")}[letter]
+            "d": types.Array(types.float64, 1, "C"), "m": types.Array(types.uint8, 1, "C")}[letter]
 
 
 @cache

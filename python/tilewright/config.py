@@ -14,9 +14,9 @@ def warmup(backend: str = "numba", dtypes: Sequence[str] = ("float32",), *,
            progress: Callable[[int, int, str], object] | None = None) -> int:
     """Run every kernel of a backend, and its door, on sample calls, so that Numba compiles now, not at the first call.
 
-    What it compiles stays in its cache on disk. `progress(done, total, what)` is told before each kernel. Returns the
-    number of kernels that ran. Raises ArgumentError for a name that does not exist, BackendUnavailable for a
-    backend that cannot run here.
+    What it compiles stays in its cache on disk. `dtypes` are those of floats; operations on integers are compiled for
+    all of theirs. `progress(done, total, what)` is told before each kernel. Returns the number of kernels that ran.
+    Raises ArgumentError for a name that does not exist, BackendUnavailable for a backend that cannot run here.
 
     >>> import tilewright as tw
     >>> tw.warmup("numpy") > 30
@@ -26,7 +26,8 @@ def warmup(backend: str = "numba", dtypes: Sequence[str] = ("float32",), *,
     registry.check_names("dtype", dtypes, registry.FLOATS + registry.HALVES)
     dispatch.require(backend)
     rng = np.random.default_rng(0)
-    work = [(spec, dtype, kernel) for spec in registry.specs().values() for dtype in dtypes
+    work = [(spec, dtype, kernel) for spec in registry.specs().values()
+            for dtype in (dtypes if "float32" in spec.dtypes else spec.dtypes)
             for kernel in registry.variants(spec.name, backend) if dtype in kernel.dtypes]
     for done, (spec, dtype, kernel) in enumerate(work):
         if progress:

@@ -154,6 +154,54 @@ static void check_packed(int m, int n, int k) {
     free(a), free(b), free(c), free(want), free(packed);
 }
 
+// ---- weights of 8 or 4 bits: random shapes, groups, strides and rows, the same bits on one thread and on two
+
+static double weight_at(const tw_weights *w, ptrdiff_t j, ptrdiff_t p) {
+    const ptrdiff_t groups = (w->k + w->group_size - 1) / w->group_size, at = j * groups + p / w->group_size;
+    const int8_t *values = w->values;
+    const int nibble = w->bits == 4 ? values[j * ((w->k + 1) / 2) + p / 2] >> p % 2 * 4 & 15 : 0;
+    const int value = w->bits == 8 ? values[j * w->k + p] : nibble > 7 ? nibble - 16 : nibble;
+    return (double)(value - (w->zeros ? w->zeros[at] : 0)) * w->scales[at];
+}
+
+static void check_weights(int m, int bits, int zeros) {
+    const ptrdiff_t n = below(200), k = below(400), group = 1 + below(below(2) ? 40 : 500), groups = k ? (k - 1) / group + 1 : 0;
+    const ptrdiff_t bytes = n * (bits == 8 ? k : (k + 1) / 2), x_rows = below(2), y_rows = below(2), step = 1 + below(2);
+    float *x = new_floats(m * k, 1), *y = new_floats(m * n, 0), *again = new_floats(m * n, 0), *bias = new_floats(n * step, 1);
+    float *scales = new_floats(n * groups, 1), *residual = new_floats(m * n, 1);
+    int8_t *values = malloc((size_t)bytes + 1), *zero = malloc((size_t)(n * groups) + 1);
+    for (ptrdiff_t i = 0; i < bytes; i++) values[i] = (int8_t)(below(256) - 128);
+    for (ptrdiff_t i = 0; i < n * groups; i++) zero[i] = (int8_t)(below(1 << bits) - (1 << bits) / 2);
+    const tw_weights w = {bits, n, k, group, values, scales, zeros ? zero : NULL};
+    void *packed = malloc(tw_pack_weights_bytes(&w));
+    int ok = tw_pack_weights(&w, packed) == TW_OK;
+    tw_weight_only_call call = {.m = m, .n = n, .k = k, .x = {x, x_rows ? k : 1, x_rows ? 1 : m}, .packed = packed,
+                                .activation = TW_RELU, .bias = bias, .bias_step = step, .residual = {residual, 1, m}};
+    for (int threads = 1; threads <= 2; threads++) {
+        tw_set_num_threads(threads);
+        call.y = (tw_matrix){threads == 1 ? y : again, y_rows ? n : 1, y_rows ? 1 : m};
+        ok &= tw_weight_only_linear(&call) == TW_OK;
+    }
+    ok &= memcmp(y, again, (size_t)(m * n) * sizeof *y) == 0;
+    for (ptrdiff_t i = 0; i < m; i++)
+        for (ptrdiff_t j = 0; j < n; j++) {
+            double sum = bias[j * step], size = fabs(sum); // |error| <= (k + 6) eps (|x||w| + |bias| + |residual|)
+            for (ptrdiff_t p = 0; p < k; p++) {
+                const double t = x[i * call.x.row + p * call.x.col] * weight_at(&w, j, p);
+                sum += t;
+                size += fabs(t);
+            }
+            const double added = residual[i + j * m], want = (sum > 0 ? sum : 0) + added;
+            ok &= fabs(y[i * call.y.row + j * call.y.col] - want) <= (double)(k + 6) * 1.2e-7 * (size + fabs(added));
+        }
+    call.k++;
+    ok &= tw_weight_only_linear(&call) == TW_INVALID;
+    char what[120];
+    snprintf(what, sizeof what, "weights of %d bits, %d x %td x %td, groups of %td, zeros %d", bits, m, n, k, group, zeros);
+    expect(ok, what);
+    free(x), free(y), free(again), free(bias), free(scales), free(residual), free(values), free(zero), free(packed);
+}
+
 // ---- everything else: a few elements, against libm in double
 
 // dw = dy^T x + beta dw, db = column sums of dy + beta db with elements `step` apart; the sums are the same product with ones
@@ -241,6 +289,8 @@ int main(void) {
     for (int m = 1; m < 40; m += 9) check_packed(m, 10 + 4 * m, 11 * m), check_packed(m, 90 + m, 300);
     expect(tw_pack_bytes(TW_FLOAT32, -1, 2) == 0 && tw_pack_bytes(TW_INT64, 1, 1) == 0, "tw_pack_bytes knows what cannot be");
     for (int i = 0; i < 12; i++) check_gradients(i * 7, 1 + i * 9, 3 + i * 5, i % 3 * 0.5, 1 + i % 2);
+    for (int m = 0; m < 80; m += m < 9 ? 1 : 14)
+        for (int kind = 0; kind < 8; kind++) check_weights(m, kind & 1 ? 4 : 8, kind >> 1 & 1);
     check_maps();
     check_special_values();
     printf("isa %s, complaints %d\n", tw_isa(), complaints);
