@@ -234,14 +234,19 @@ typedef struct {
 
 int tw_qlinear(const tw_qlinear_call *call);
 
-/* c = round(f / y_scale) + y_zero, f = (a - a_zero) (b - b_zero) (a_scale b_scale); c of y_type, TW_INT8 or TW_UINT8. The
- * product has no batch axes. Scales and y_zero are one a row (b_scale: a column), `step` apart. */
+/* Numbers, one a row or a column of a matrix, `step` apart (0: one for all); batch: strides along batch axes, NULL for zeros. */
+typedef struct {
+    const void *data;
+    ptrdiff_t step;
+    const ptrdiff_t *batch;
+} tw_numbers;
+
+/* c = round(f / y_scale) + y_zero, f = (a - a_zero) (b - b_zero) (a_scale b_scale), held to the range of y_type, TW_INT8 or
+ * TW_UINT8, which is c's. Scales are float32, y_zero int32: one a row, b_scale one a column. */
 typedef struct {
     tw_qgemm_call product;
     int y_type;
-    const float *a_scale, *b_scale, *y_scale;
-    const int32_t *y_zero;
-    ptrdiff_t a_scale_step, b_scale_step, y_scale_step, y_zero_step;
+    tw_numbers a_scale, b_scale, y_scale, y_zero;
 } tw_qlinear_matmul_call;
 
 int tw_qlinear_matmul(const tw_qlinear_matmul_call *call);

@@ -132,18 +132,40 @@ int tw_qlinear(const tw_qlinear_call *call) {
 
 // ---- qlinear_matmul
 
+static ptrdiff_t offset(const tw_qgemm_call *p, ptrdiff_t index, const ptrdiff_t *strides) {
+    ptrdiff_t steps = 0;
+    for (int axis = p->batch_axes - 1; strides && axis >= 0; index /= p->batch_shape[axis--])
+        steps += index % p->batch_shape[axis] * strides[axis];
+    return steps;
+}
+
+static const void *numbers_at(const tw_qgemm_call *p, ptrdiff_t index, const tw_numbers *numbers) {
+    return (const float *)numbers->data + offset(p, index, numbers->batch);  // all are 4 bytes wide
+}
+
+// The product at one index of the batch axes. columns: n floats, for scales of b that are not contiguous.
+static int multiply_one(const tw_qlinear_matmul_call *call, ptrdiff_t index, float *columns) {
+    const tw_qgemm_call *p = &call->product;
+    const tw_qgemm_call one = tw_qgemm_at(p, index);
+    tw_layer layer = {.kernels = TW_PICK(tw_quantize), .row_scale = numbers_at(p, index, &call->a_scale),
+                      .row_step = call->a_scale.step, .col_scale = numbers_at(p, index, &call->b_scale), .type = call->y_type,
+                      .y = p->c, .y_scale = numbers_at(p, index, &call->y_scale), .y_scale_step = call->y_scale.step,
+                      .y_zero = numbers_at(p, index, &call->y_zero), .y_zero_step = call->y_zero.step};
+    layer.y.data = (uint8_t *)p->c.data + offset(p, index, p->c_batch);
+    if (call->b_scale.step != 1)
+        layer.col_scale = copy_of(p->n, layer.col_scale, call->b_scale.step, columns);
+    return tw_qgemm_finish(&one, tw_finish_layer, &layer);
+}
+
 int tw_qlinear_matmul(const tw_qlinear_matmul_call *call) {
     const tw_qgemm_call *p = &call->product;
-    if (!is_byte(call->y_type) || p->batch_axes != 0)
+    ptrdiff_t count = 1;
+    if (!is_byte(call->y_type) || p->m < 0 || p->n < 0)
         return TW_INVALID;
-    float *columns = call->b_scale_step == 1 ? NULL : malloc(p->n > 0 ? (size_t)p->n * sizeof *columns : 1);
-    if (call->b_scale_step != 1 && !columns)
-        return TW_NO_MEMORY;
-    tw_layer layer = {.kernels = TW_PICK(tw_quantize), .row_scale = call->a_scale, .row_step = call->a_scale_step,
-                      .col_scale = columns ? copy_of(p->n, call->b_scale, call->b_scale_step, columns) : call->b_scale,
-                      .type = call->y_type, .y = p->c, .y_scale = call->y_scale, .y_scale_step = call->y_scale_step,
-                      .y_zero = call->y_zero, .y_zero_step = call->y_zero_step};
-    const int code = tw_qgemm_finish(p, tw_finish_layer, &layer);
+    for (int axis = 0; axis < p->batch_axes; axis++) count *= p->batch_shape[axis];
+    float *columns = malloc((size_t)(p->n + 1) * sizeof *columns);  // the workspaces belong to the product
+    int code = columns ? TW_OK : TW_NO_MEMORY;
+    for (ptrdiff_t index = 0; code == TW_OK && index < count; index++) code = multiply_one(call, index, columns);
     free(columns);
     return code;
 }

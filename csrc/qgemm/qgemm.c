@@ -23,8 +23,7 @@ static int is_valid(const tw_qgemm_kernels *g, const tw_qgemm_call *call) {
     return 1;
 }
 
-// The same call for one index of the batch axes.
-static tw_qgemm_call at(const tw_qgemm_call *call, ptrdiff_t index) {
+tw_qgemm_call tw_qgemm_at(const tw_qgemm_call *call, ptrdiff_t index) {
     tw_qgemm_call one = *call;
     ptrdiff_t a = 0, b = 0, c = 0;
     for (int axis = call->batch_axes - 1; axis >= 0; axis--) {
@@ -114,7 +113,7 @@ typedef struct {
 static void run_range(void *context, ptrdiff_t begin, ptrdiff_t end) {
     job *j = context;
     for (ptrdiff_t index = begin; index < end; index++) {
-        const tw_qgemm_call one = at(j->call, index);
+        const tw_qgemm_call one = tw_qgemm_at(j->call, index);
         const int code = run(j->kernels, &one, NULL, NULL);
         if (code != TW_OK)
             atomic_store_explicit(&j->code, code, memory_order_relaxed);

@@ -26,6 +26,13 @@ def _how(call: Call) -> str:
     return door("describe_integer_product", *_operands(call))
 
 
+def _qlinear_matmul(call: Call, outs: Sequence[np.ndarray]) -> None:
+    operands = list(call.inputs)
+    if call.packed is not None:
+        operands[3] = call.packed[0]
+    door("requantized_product", *operands, outs[0])
+
+
 def _quantized_linear(call: Call, outs: Sequence[np.ndarray]) -> None:
     assert call.packed is not None
     x, _, bias, residual = call.inputs
@@ -52,6 +59,7 @@ def _how_layer(call: Call) -> str:
 
 KERNELS = [
     Kernel("matmul_integer", "c", _matmul_integer, dtypes=BYTES, describe=_how),
+    Kernel("qlinear_matmul", "c", _qlinear_matmul, dtypes=BYTES, describe=_how_layer),
     Kernel("quantized_linear", "c", _quantized_linear, dtypes=("float32",), describe=_how_layer),
     Kernel("qlinear", "c", _qlinear, dtypes=BYTES, describe=_how_layer),
 ]
