@@ -18,6 +18,8 @@ from ..core.errors import ArgumentError, ShapeError
 from ..core.quantized import QuantizedMatrix, packed_int4
 from ..nn import Module
 
+_UINT8 = np.dtype(np.uint8)
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -163,12 +165,13 @@ class StaticLinear(QuantizedLinear):
 
     def forward(self, x: Any, activation: str | None = None) -> Tensor:
         """(..., in) float or uint8 -> (..., out) uint8 or float32."""
-        q = x.data if isinstance(x, Tensor) else np.asarray(x)
-        if not (self.fed and q.dtype == np.uint8):
-            q = self.input.clip(ops.quantize_linear(self.balanced(q), self.input.scale, self.input.zero))
-        to = (None, None) if self.output is None else (self.output.scale, self.output.zero)
-        y = ops.qlinear(q, self.input.scale, self.input.zero, self.weight, self.bias, *to, activation=activation)
-        return made(y if self.output is None else self.output.clip(y))
+        q, at, to = x.data if isinstance(x, Tensor) else np.asarray(x), self.input, self.output
+        if not (self.fed and q.dtype is _UINT8):
+            q = at.clip(ops.quantize_linear(self.balanced(q), at.scale, at.zero))
+        if to is None:
+            return made(ops.qlinear(q, at.scale, at.zero, self.weight, self.bias, activation=activation))
+        y = ops.qlinear(q, at.scale, at.zero, self.weight, self.bias, to.scale, to.zero, activation=activation)
+        return made(to.clip(y))
 
     def extra_state(self) -> dict[str, np.ndarray]:
         state = super().extra_state()
