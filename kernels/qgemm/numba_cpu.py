@@ -22,8 +22,9 @@ from tilewright.kernels.gemm.numba_cpu import product as float_product
 from tilewright.kernels.gemm.numba_cpu import rectangles
 from tilewright.kernels.gemm.spec import ACTIVATIONS
 from tilewright.kernels.vector.host import INT8_ISA
-from tilewright.kernels.vector.ranges import GRAIN, compiled, flat, scratch
+from tilewright.kernels.vector.ranges import GRAIN, compiled, flat, scratch, width
 
+from . import weights
 from .blocked import MEMORY, pack_range, product_range
 from .door import DOORS, PRODUCT, pack
 from .finish import quantize_rows, requantize, scale_sums
@@ -162,14 +163,30 @@ def _to_floats(product: _Product, out: np.ndarray, scales: tuple[np.ndarray, np.
     product.each(run)
 
 
+def _finish_floats(out: np.ndarray, bias: np.ndarray | None, activation: str | None,
+                   residual: np.ndarray | None) -> None:
+    """out, C-contiguous: + bias, activation, + residual."""
+    activate, add = compiled(activate_range, "iyiiiii", out.dtype), compiled(add_range, "Xyiiiii", out.dtype)
+    (m, n), y = out.shape, out.reshape(-1)
+    if bias is not None:
+        add(np.broadcast_to(bias, out.shape), y, n, 0, m, 0, n)
+    if activation is not None:
+        activate(ACTIVATIONS.index(activation), y, n, 0, m, 0, n)
+    if residual is not None:
+        add(residual, y, n, 0, m, 0, n)
+
+
 def _quantized_linear(call: Call, out: np.ndarray) -> None:
     x, _, bias, residual = call.inputs
     w, activation = weights_of(call)[0], call.attrs["activation"]
     if residual is not None and np.may_share_memory(residual, out):
         residual = residual.copy()
     if w.method == "weight-only":
-        addend = None if bias is None else flat(bias)[None, :]
-        float_product(1.0, x, w.dequantize().T, 1.0, addend, out, ACTIVATIONS.index(activation), residual)
+        if weights.multiply(x, w, out):
+            _finish_floats(out, bias, activation, residual)
+        else:
+            addend = None if bias is None else flat(bias)[None, :]
+            float_product(1.0, x, w.dequantize().T, 1.0, addend, out, ACTIVATIONS.index(activation), residual)
         return
     if x.strides[1] != x.itemsize:
         x = np.ascontiguousarray(x)
@@ -197,7 +214,7 @@ def _qlinear(call: Call, out: np.ndarray) -> None:
 
 def _describe(call: Call) -> str:
     if call.op == "quantized_linear" and weights_of(call)[0].method == "weight-only":
-        return "w as float32, then a product of floats"
+        return f"{width(call.dtype)}, panels of {weights.WIDTH} columns"
     a, n = call.inputs[0], call.outputs[0][0][-1]
     if call.packed is not None:
         n = call.packed[0].shape[not call.packed[1]]
