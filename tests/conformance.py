@@ -273,7 +273,7 @@ def conform(kernel: registry.Kernel, dtype: str) -> Outcome:
 
 
 def has_integer_isas(family: str) -> bool:
-    """Whether the C kernels of a family tell apart the instruction sets that have dot products of integers."""
+    """Whether the kernels of a family tell apart the instruction sets that have dot products of integers."""
     return any((Path(__file__).parents[1] / "csrc" / family).glob("*.int.isa.c"))
 
 
@@ -281,7 +281,7 @@ def isa_of(backend: str, family: str) -> str:
     """The instruction set that a backend's kernels use in this process."""
     if backend == "numba":
         from tilewright.kernels.vector import host
-        return host.ISA
+        return host.INT8_ISA if has_integer_isas(family) else host.ISA
     if backend != "c":
         return ""
     return native.int8_isa() if has_integer_isas(family) else native.isa()

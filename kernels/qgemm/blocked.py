@@ -24,11 +24,10 @@ from __future__ import annotations
 import numpy as np
 
 from tilewright.kernels.gemm.blocked import KC, NC_VECTORS
-from tilewright.kernels.gemm.microkernel import MR
 from tilewright.kernels.vector.host import BYTES, HAS_VNNI, inner, njit
 from tilewright.kernels.vector.memory import address
 
-from .microkernel import DEPTH, NR, group, interleave, lowered, raised, tile
+from .microkernel import DEPTH, MR, NR, group, interleave, lowered, raised, tile
 
 GROUPED = np.uint8 if HAS_VNNI else np.int16
 NC = NC_VECTORS * BYTES // 4

@@ -12,6 +12,9 @@ word of a spread over the lanes and met by NV vectors of words of b.
     with VNNI         DEPTH 4: unsigned bytes of a, signed bytes of b, one instruction, exact
     anywhere else     DEPTH 2: 16-bit integers, multiplied and added in pairs to 32 bits, exact: 2 * 255^2 < 2^31
 
+A product of pairs needs a register before it is added. Of 16 that leaves room for 3 rows: 9 c + 3 b + 1 a + 1 = 14;
+with 4 two of the sums lie in memory, and 1024^3 runs at 0.6 of the speed.
+
 `group` puts a's elements there, `interleave` b's. With VNNI a signed a is raised, and an unsigned b lowered, by SHIFT =
 128: the zero point that is subtracted makes up for it. 16-bit integers hold either kind as it is, and SHIFT is 0.
 
@@ -25,12 +28,15 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from tilewright.kernels.gemm.microkernel import INTP, NV, ROWS, Emitter, emit_sums
-from tilewright.kernels.vector.host import BYTES, HAS_VNNI, ISA, TRIPLE
+from tilewright.kernels.gemm import microkernel as floats
+from tilewright.kernels.gemm.microkernel import INTP, NV, Emitter, emit_sums
+from tilewright.kernels.vector.host import BYTES, HAS_VNNI, ISA, REGISTERS, TRIPLE
 from tilewright.kernels.vector.memory import emit_load, lane_mask
 from tilewright.kernels.vector.simd import I32, Vector, splat
 
 DEPTH = 4 if HAS_VNNI else 2
+ROWS = (3, 2, 1) if REGISTERS == 16 and not HAS_VNNI else floats.ROWS
+MR = ROWS[0]
 NR = NV * BYTES // 4
 SHIFT = 128 * HAS_VNNI
 GROUPED = types.uint8 if HAS_VNNI else types.int16

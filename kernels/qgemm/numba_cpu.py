@@ -17,7 +17,6 @@ import numpy as np
 from tilewright.core.registry import BYTES, Call, Kernel
 from tilewright.core.threads import get_num_threads, run_ranges
 from tilewright.kernels.gemm.epilogue import activate_range, add_range
-from tilewright.kernels.gemm.microkernel import MR
 from tilewright.kernels.gemm.numba_cpu import product as float_product
 from tilewright.kernels.gemm.numba_cpu import rectangles
 from tilewright.kernels.gemm.spec import ACTIVATIONS
@@ -28,7 +27,7 @@ from . import weights
 from .blocked import MEMORY, pack_range, product_range
 from .door import DOORS, PRODUCT, pack
 from .finish import quantize_rows, requantize, scale_sums
-from .microkernel import DEPTH, NR, SHIFT
+from .microkernel import DEPTH, MR, NR, SHIFT
 from .spec import weights_of
 
 Finish = Callable[[np.ndarray, slice, slice], None]
