@@ -4,6 +4,7 @@
 
 #define NS_PER_PRODUCT 0.003 // for the decision to release the GIL
 #define NS_PER_INPUT 0.2
+#define NS_PER_WEIGHT 0.02 // and row, weight-only
 
 // ---- QuantizedMatrix
 
@@ -67,15 +68,27 @@ static PyObject *run(const tw_qlinear_call *call, PyObject *y) {
     return tw_result(code, y);
 }
 
+static PyObject *run_weight_only(const tw_quantized *w, const tw_layer_arrays *l) {
+    const tw_weight_only_call call = {.activation = l->activation, .m = l->m, .n = w->n, .k = w->k, .x = l->rows, .y = l->result,
+                                      .packed = w->packed, .bias = (const float *)l->bias.data,
+                                      .bias_step = l->bias.data ? l->bias.strides[0] / l->bias.itemsize : 0, .residual = l->added};
+    PyThreadState *state = tw_release_gil((double)call.m * (double)call.n * (double)call.k * NS_PER_WEIGHT);
+    const int code = tw_weight_only_linear(&call);
+    tw_take_gil(state);
+    return tw_result(code, l->y.object);
+}
+
 PyObject *tw_quantized_linear(PyObject *const *args) {
     tw_layer_arrays l;
     tw_quantized w;
-    if (!tw_read(args[0], &l.x) || l.x.dtype != TW_FLOAT32 || !tw_read_quantized(args[1], &w) || !w.dynamic ||
+    if (!tw_read(args[0], &l.x) || l.x.dtype != TW_FLOAT32 || !tw_read_quantized(args[1], &w) ||
         !tw_read_layer(args[2], args[3], args[4], TW_FLOAT32, w.n, w.k, &l))
         return tw_not_plain();
     const int made = tw_layer_output(args[5], TW_FLOAT32, NULL, &l); // w is read-only
     if (made <= 0)
         return made < 0 ? NULL : tw_not_plain();
+    if (!w.dynamic)
+        return run_weight_only(&w, &l);
     const tw_qlinear_call call = call_of(&w, &l);
     return run(&call, l.y.object);
 }

@@ -1,6 +1,4 @@
 // tw_qlinear and tw_qlinear_matmul: integer products whose tiles become floats, or small integers again, while they are in L1.
-#include <stdlib.h>
-
 #include "../loops/tile.h"
 #include "../threads/threads.h"
 #include "layer.h"
@@ -163,9 +161,8 @@ int tw_qlinear_matmul(const tw_qlinear_matmul_call *call) {
     if (!is_byte(call->y_type) || p->m < 0 || p->n < 0)
         return TW_INVALID;
     for (int axis = 0; axis < p->batch_axes; axis++) count *= p->batch_shape[axis];
-    float *columns = malloc((size_t)(p->n + 1) * sizeof *columns);  // the workspaces belong to the product
+    float *columns = tw_third_workspace((size_t)(p->n + 1) * sizeof *columns);
     int code = columns ? TW_OK : TW_NO_MEMORY;
     for (ptrdiff_t index = 0; code == TW_OK && index < count; index++) code = multiply_one(call, index, columns);
-    free(columns);
     return code;
 }

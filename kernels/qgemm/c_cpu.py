@@ -36,11 +36,7 @@ def _qlinear_matmul(call: Call, outs: Sequence[np.ndarray]) -> None:
 def _quantized_linear(call: Call, outs: Sequence[np.ndarray]) -> None:
     assert call.packed is not None
     x, _, bias, residual = call.inputs
-    w, rest = call.packed[0], (bias, residual, ACTIVATIONS.index(call.attrs["activation"]), outs[0])
-    if w.method == "weight-only":
-        door("weight_only_linear", x, w.make_c(), w.shape[0], *rest)
-    else:
-        door("quantized_linear", x, w, *rest)
+    door("quantized_linear", x, call.packed[0], bias, residual, ACTIVATIONS.index(call.attrs["activation"]), outs[0])
 
 
 def _qlinear(call: Call, outs: Sequence[np.ndarray]) -> None:
