@@ -4,7 +4,8 @@
 
 Of several runs each case is taken, with all its kernels, from the one in which its times scattered least. Each run is a
 process of its own: BLAS reads its number of threads once. On several threads a busy CPU ruins every time, so that table
-is written on an idle machine alone. The table `quantized` is what bench_quantized.py prints.
+is written on an idle machine alone. The table `peaks` is measured on each instruction set, `quantized` is what
+bench_quantized.py prints.
 """
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from pathlib import Path
 
 from tilewright import bench
 from tilewright.bench.report import groups, mean_ratios
+from tilewright.core import native
 
 ROOT = Path(__file__).resolve().parents[1]
 PERFORMANCE = ROOT / "docs/PERFORMANCE.md"
@@ -30,7 +32,15 @@ TABLES = {  # arguments of `tilewright compare`
     "small": ("--size", "small"),
     "medium": ("--size", "medium"),
 }
-QUANTIZED = "quantized"
+PEAKS, QUANTIZED = "peaks", "quantized"
+PEAK_CODE = """
+import tilewright as tw
+from tilewright import bench
+from tilewright.core import native
+with tw.threads(1):
+    fma, dot = bench.fma_peak(), bench.dot_peak()
+print(f"| {native.isa()} | {fma / 1e9:.0f} GFLOP/s | {native.int8_isa()} | {dot / 1e9:.0f} GOP/s | {dot / fma:.2g}x |")
+"""
 BUSY = "Not measured: other work was running on the CPUs."
 
 
@@ -48,9 +58,16 @@ def run(*args: str) -> bench.Comparison:
     return bench.from_json(json.loads(printed("-m", "tilewright", "compare", *args, "--json", "-")))
 
 
-def printed(*args: str) -> str:
+def printed(*args: str, **environment: str) -> str:
     """What Python prints in a process of its own."""
-    return subprocess.run([sys.executable, *args], stdout=subprocess.PIPE, check=True, text=True).stdout.strip()
+    return subprocess.run([sys.executable, *args], stdout=subprocess.PIPE, check=True, text=True,
+                          env=os.environ | environment).stdout.strip()
+
+
+def peaks() -> str:
+    """What each instruction set of this machine reaches in registers: float32 multiply-adds, dot products of int8."""
+    rows = [printed("-c", PEAK_CODE, TILEWRIGHT_ISA=isa) for isa in native.int8_isas()]
+    return "\n".join(["| floats | float32 | integers | int8 | to float32 |", "|---|---|---|---|---|", *rows])
 
 
 def put(file: Path, name: str, text: str) -> None:
@@ -72,7 +89,7 @@ def section(found: bench.Comparison) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    tables = (*TABLES, QUANTIZED)
+    tables = (*TABLES, PEAKS, QUANTIZED)
     parser.add_argument("tables", nargs="*", metavar="TABLE", help=f"of {', '.join(tables)}; all by default")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of the table `threads`")
     parser.add_argument("--runs", type=int, default=1, help="of each table")
@@ -80,8 +97,8 @@ def main() -> None:
     if unknown := set(args.tables) - set(tables):
         parser.error(f"there is no table {', '.join(sorted(unknown))}")
     for name in args.tables or tables:
-        if name == QUANTIZED:
-            put(PERFORMANCE, name, printed(str(Path(__file__).with_name("bench_quantized.py"))))
+        if name in (PEAKS, QUANTIZED):
+            put(PERFORMANCE, name, peaks() if name == PEAKS else printed(str(ROOT / "bench/bench_quantized.py")))
             continue
         what = TABLES[name]
         if name == "threads":

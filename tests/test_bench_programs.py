@@ -72,7 +72,7 @@ def test_threads_are_held_against_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_tables_have_their_places() -> None:
     report = (ROOT / "docs/PERFORMANCE.md").read_text()
-    for name in ("peers", "peer-cases", "quantized", "sweep", "threads", "ladder", "small", "medium"):
+    for name in ("peers", "peer-cases", "peaks", "quantized", "sweep", "threads", "ladder", "small", "medium"):
         assert f"<!-- {name} -->" in report and f"<!-- /{name} -->" in report
 
 
