@@ -111,6 +111,17 @@ def test_static_layers_hand_on_integers():
     assert np.abs(between(X).data - mlp(activation="gelu")(X).data).max() < 0.05
 
 
+def test_the_model_and_its_copy_share_nothing():
+    model = mlp(dropout=0.1)
+    quantized = [quant.quantize(model, m, calibration=X, skip=("2",)) for m in quant.METHODS]
+    assert all(m.training for _, m in model.named_modules())
+    expected = [q(X).data for q in quantized]
+    for p in model.parameters():
+        p.data += 1
+    for q, y in zip(quantized, expected, strict=True):
+        np.testing.assert_array_equal(q(X).data, y)
+
+
 def test_raw_bytes_are_numbers_to_a_layer_that_nobody_feeds():
     model = nn.Sequential(nn.Linear(4, 3, seed=0))
     x = np.arange(8, dtype=np.uint8).reshape(2, 4)
@@ -178,6 +189,15 @@ def test_balancing_changes_nothing_in_float(options):
     foldable = options.get("activation") != "gelu"
     assert len(folded) == (2 if foldable else 0) and "0" not in folded
     np.testing.assert_allclose(even(X).data, model(X).data, atol=2e-5)
+
+
+def test_balancing_stops_at_what_is_not_homogeneous():
+    def folded(activation: nn.Module) -> set[str]:
+        model = nn.Sequential(nn.LayerNorm(13), activation, nn.Linear(13, 5, seed=0))
+        return balanced(model, factors(model, linears(model), [X], 0.5))[1]
+
+    assert folded(nn.ReLU()) == folded(nn.LeakyReLU(0.3)) == folded(nn.Dropout(0.2)) == {"2"}
+    assert folded(nn.ELU(2.0)) == folded(nn.ELU()) == folded(nn.Sigmoid()) == set()
 
 
 def test_weights_that_two_layers_share_are_not_balanced():

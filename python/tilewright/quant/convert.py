@@ -42,9 +42,9 @@ def quantize(model: Module, method: str = "dynamic", calibration: Any = None, ob
     >>> quantized = tw.quant.quantize(model, "static", calibration=x)
     >>> quantized
     MLP(
-      0: StaticLinear(weight (8, 4) int8, dynamic)
+      0: StaticLinear(weight (8, 4) int8, static)
       1: ReLU()
-      2: StaticLinear(weight (3, 8) int8, dynamic)
+      2: StaticLinear(weight (3, 8) int8, static)
     )
     >>> np.abs(quantized(x).data - model(x).data).max() < 0.02
     np.True_

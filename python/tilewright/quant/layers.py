@@ -86,9 +86,9 @@ class QuantizedLinear(Module):
     def __init__(self, weight: QuantizedMatrix, bias: Any = None, *, bits: int | None = None, balance: Any = None,
                  folded: bool = False):
         self.weight = weight
-        self.bias = None if bias is None else np.asarray(bias, np.float32)
+        self.bias = None if bias is None else np.array(bias, np.float32)
         self.bits = weight.bits if bits is None else bits
-        self.balance = None if balance is None else np.asarray(balance, np.float32)
+        self.balance = None if balance is None else np.array(balance, np.float32)
         self.folded = folded
         for name, part, length in (("bias", self.bias, weight.shape[0]), ("balance", self.balance, weight.shape[1])):
             if part is not None and part.shape != (length,):
@@ -105,9 +105,13 @@ class QuantizedLinear(Module):
         return data if self.balance is None or self.folded else data / self.balance
 
     def __repr__(self) -> str:
-        n, k = self.weight.shape
         groups = "" if self.weight.group_size is None else f", groups of {self.weight.group_size}"
-        return f"{type(self).__name__}(weight ({n}, {k}) int{self.bits}{groups}, {self.weight.method})"
+        return f"{type(self).__name__}(weight {self.weight.shape} int{self.bits}{groups}, {self.method})"
+
+    @property
+    def method(self) -> str:
+        """As in `quantize`."""
+        return self.weight.method
 
     # ---- state
 
@@ -172,6 +176,11 @@ class StaticLinear(QuantizedLinear):
             return made(ops.qlinear(q, at.scale, at.zero, self.weight, self.bias, activation=activation))
         y = ops.qlinear(q, at.scale, at.zero, self.weight, self.bias, to.scale, to.zero, activation=activation)
         return made(to.clip(y))
+
+    @property
+    def method(self) -> str:
+        """As in `quantize`."""
+        return "static"
 
     def extra_state(self) -> dict[str, np.ndarray]:
         state = super().extra_state()

@@ -180,13 +180,12 @@ def _alone(layer: QuantizedLinear) -> QuantizedLinear:
 
 
 def _row(name: str, layer: QuantizedLinear, seen: _Seen) -> LayerReport:
-    method, used, clipped = layer.weight.method, None, None
+    used, clipped, grid = None, None, seen.grid
     if isinstance(layer, StaticLinear):
-        grid, method = seen.grid, "static"
         used, clipped = (grid.greatest - grid.least + 1) / (layer.input.top + 1), grid.beyond / max(grid.count, 1)
-    elif method == "dynamic":
+    elif layer.method == "dynamic":
         used, clipped = 1.0, 0.0
-    return LayerReport(name, f"{method} int{layer.bits}", seen.noise.snr(), _weights_used(layer), used, clipped)
+    return LayerReport(name, f"{layer.method} int{layer.bits}", seen.noise.snr(), _weights_used(layer), used, clipped)
 
 
 def _weights_used(layer: QuantizedLinear) -> float:

@@ -76,12 +76,12 @@ class _Watched(Module):
     takes_activation = True
 
     def __init__(self, layer: Linear, see: Callable[[np.ndarray], None]):
-        self.layer, self.see = layer, see
+        self.weight, self.bias, self.see = layer.weight, layer.bias, see  # not the layer: its mode is not ours to set
 
     def forward(self, x: Any, activation: str | None = None) -> Tensor:
         x = x if isinstance(x, Tensor) else Tensor(x)
         self.see(x.data)
-        return fused.linear(x, self.layer.weight, self.layer.bias, activation)
+        return fused.linear(x, self.weight, self.bias, activation)
 
 
 def watch(model: Module, layers: Mapping[str, Linear], data: Iterable[np.ndarray],
@@ -122,7 +122,7 @@ def scalable(model: Module) -> dict[str, Module]:
     for steps in sequences(model):
         before: Module | None = None
         for name, layer, activation in steps:
-            if isinstance(layer, Activation) and layer.fused in HOMOGENEOUS:
+            if isinstance(layer, Activation) and layer.op in HOMOGENEOUS:
                 continue
             if type(layer) is Linear and before is not None and alone(before, layer):
                 found[name] = before
