@@ -42,6 +42,15 @@ def test_the_reference_passes_on_every_operation(op: str) -> None:
             np.testing.assert_equal(now, then)
 
 
+@pytest.mark.parametrize("op", sorted(registry.specs()))
+def test_kernels_say_how_they_compute_every_case(op: str) -> None:
+    for spec, _, dtype, case in comparison.cases([op], ["small"]):
+        for kernel in bench.contestants(spec, ladder=True)[0]:
+            call = bench.Expectation(spec, case).fresh()
+            if dtype in kernel.dtypes and kernel.supports(call) is None:
+                assert isinstance(kernel.describe(call), str)
+
+
 def nan_in_one(out: np.ndarray) -> None:
     out.flat[-1] = np.nan
 

@@ -47,15 +47,18 @@ def _qlinear(call: Call, outs: Sequence[np.ndarray]) -> None:
          ACTIVATIONS.index(attrs["activation"]), outs[0])
 
 
-def _how_layer(call: Call) -> str:
-    if call.packed and call.packed[0].method == "weight-only":
-        return native.isa()
+def _how_fused(call: Call) -> str:
     return f"{native.isa()} around an integer product, {native.int8_isa()}"
+
+
+def _how_linear(call: Call) -> str:
+    assert call.packed is not None
+    return native.isa() if call.packed[0].method == "weight-only" else _how_fused(call)
 
 
 KERNELS = [
     Kernel("matmul_integer", "c", _matmul_integer, dtypes=BYTES, describe=_how),
-    Kernel("qlinear_matmul", "c", _qlinear_matmul, dtypes=BYTES, describe=_how_layer),
-    Kernel("quantized_linear", "c", _quantized_linear, dtypes=("float32",), describe=_how_layer),
-    Kernel("qlinear", "c", _qlinear, dtypes=BYTES, describe=_how_layer),
+    Kernel("qlinear_matmul", "c", _qlinear_matmul, dtypes=BYTES, describe=_how_fused),
+    Kernel("quantized_linear", "c", _quantized_linear, dtypes=("float32",), describe=_how_linear),
+    Kernel("qlinear", "c", _qlinear, dtypes=BYTES, describe=_how_fused),
 ]
