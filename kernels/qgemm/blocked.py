@@ -5,9 +5,10 @@
 
     out[i, j] = sum_p (a[i, p] - a_zero[i]) * (b[p, j] - b_zero[j])      one rectangle of it, modulo 2^32
 
-a and b of int8 or uint8 with any strides, zero points int32 with any stride (0: one for all), out int32 with contiguous
-columns. j0 begins a panel. shift: SHIFT of microkernel.py for an unsigned b, else 0. memory: MEMORY bytes, contiguous,
-not used by anyone else meanwhile. Serial, no GIL, no state: rectangles may run at the same time.
+a and b int8 or uint8 with any strides; zero points int32, a_zero with any stride, b_zero contiguous or with stride 0;
+out int32 with contiguous columns. j0 begins a panel. shift: SHIFT of microkernel.py for an unsigned b, else 0. memory:
+MEMORY bytes, contiguous, not used by anyone else meanwhile. Serial, no GIL, no state: rectangles may run at the same
+time.
 
     panel    NR columns of b, all of k: [k / DEPTH][NR] words, a last row of zeros filled up, then [NR] column sums
 
@@ -25,14 +26,13 @@ import numpy as np
 
 from tilewright.kernels.gemm.blocked import KC, NC_VECTORS
 from tilewright.kernels.vector.host import BYTES, HAS_VNNI, inner, njit
-from tilewright.kernels.vector.memory import address
+from tilewright.kernels.vector.memory import address, filled, lanes, load_at, store_at
 
-from .microkernel import DEPTH, MR, NR, group, interleave, lowered, raised, tile
+from .microkernel import DEPTH, GROUP_LANES, MR, NR, group, group_sum, interleave, lowered, raised, tile
 
 GROUPED = np.uint8 if HAS_VNNI else np.int16
 NC = NC_VECTORS * BYTES // 4
 MEMORY = MR * KC * 4
-LANES = BYTES * DEPTH // 4  # elements that `group` moves
 WORD_LANES = BYTES // 4  # words that `interleave` makes
 
 
@@ -55,10 +55,10 @@ def copy_strip(a, i0, rows, p0, n, strip):
         at, p = i * KC * DEPTH, 0
         if a.strides[1] == 1:
             source, to = address(a) + (i0 + i) * a.strides[0] + p0, address(strip) + at * strip.itemsize
-            while p < n and n >= LANES:
-                q = min(p, n - LANES)  # the last ones overlap those before
+            while p < n and n >= GROUP_LANES:
+                q = min(p, n - GROUP_LANES)  # the last ones overlap those before
                 group(a, to + q * strip.itemsize, source + q)
-                p = q + LANES
+                p = q + GROUP_LANES
         while p < n:
             strip[at + p] = a[i0 + i, p0 + p] + raised(a)
             p += 1
@@ -70,9 +70,15 @@ def copy_strip(a, i0, rows, p0, n, strip):
 @inner
 def row_sum(a, i):
     """The sum of a[i]."""
-    total = 0
-    for p in range(a.shape[1]):
+    total = p = 0
+    if a.strides[1] == 1:
+        source = address(a) + i * a.strides[0]
+        while a.shape[1] - p >= GROUP_LANES:
+            total += group_sum(a, source + p) - GROUP_LANES * raised(a)
+            p += GROUP_LANES
+    while p < a.shape[1]:
         total += a[i, p]
+        p += 1
     return total
 
 
@@ -81,8 +87,12 @@ def subtract_b_zero(a, a_zero, shift, b_zero, out, i0, i1, j0, j1):
     """out[i, j] -= (b_zero[j] - shift) * sum_p (a[i, p] - a_zero[i])"""
     for i in range(i0, i1):
         total = np.int32(row_sum(a, i) - a.shape[1] * np.int64(a_zero[i]))
-        for j in range(j0, j1):
-            out[i, j] -= np.int32(b_zero[j] - shift) * total
+        for j in range(j0, j1, lanes(out)):
+            n, at = min(lanes(out), j1 - j), address(out) + i * out.strides[0] + 4 * j
+            zero = filled(b_zero, b_zero[j])
+            if b_zero.strides[0] != 0:
+                zero = load_at(b_zero, address(b_zero) + 4 * j, n)
+            store_at(out, at, load_at(out, at, n) - (zero - shift) * total, n)
 
 
 @inner

@@ -31,7 +31,7 @@ from numba.extending import intrinsic
 from tilewright.kernels.gemm import microkernel as floats
 from tilewright.kernels.gemm.microkernel import INTP, NV, Emitter, emit_sums
 from tilewright.kernels.vector.host import BYTES, HAS_VNNI, ISA, REGISTERS, TRIPLE
-from tilewright.kernels.vector.memory import emit_load, lane_mask
+from tilewright.kernels.vector.memory import emit_load, lane_mask, reduce_lanes
 from tilewright.kernels.vector.simd import I32, Vector, splat
 
 DEPTH = 4 if HAS_VNNI else 2
@@ -40,7 +40,8 @@ MR = ROWS[0]
 NR = NV * BYTES // 4
 SHIFT = 128 * HAS_VNNI
 GROUPED = types.uint8 if HAS_VNNI else types.int16
-"""What a's elements are in a group."""
+GROUP_LANES = BYTES * DEPTH // 4
+"""What a's elements are in groups, and how many a register holds."""
 
 _PAIRS = {"avx512": "avx512.pmaddw.d.512", "avx2": "avx2.pmadd.wd", "baseline": "sse2.pmadd.wd"}
 
@@ -151,22 +152,35 @@ def lowered(typing, b):
     return types.intp(b), lambda context, builder, sig, args: INTP(shift)
 
 
+def _grouped(builder, address, signed: bool):
+    """A register of a's elements as the tile reads them."""
+    ty = Vector(GROUPED, GROUP_LANES)
+    value = _bytes_at(builder, address, ty.lanes)
+    if not HAS_VNNI:
+        return (builder.sext if signed else builder.zext)(value, ty.ir)
+    return builder.xor(value, ir.Constant(ty.ir, [128] * ty.lanes)) if signed else value
+
+
 @intrinsic
 def group(typing, like, to, source):
-    """A register of a's elements, of the dtype of `like` and contiguous, as the tile reads them."""
-    lanes = BYTES * DEPTH // 4
-    signed = like.dtype.signed
-
+    """GROUP_LANES elements of a, of the dtype of `like` and contiguous, brought into groups."""
     def codegen(context, builder, sig, args):
-        ty = Vector(GROUPED, lanes)
-        value = _bytes_at(builder, args[2], lanes)
-        if not HAS_VNNI:
-            value = (builder.sext if signed else builder.zext)(value, ty.ir)
-        elif signed:
-            value = builder.xor(value, ir.Constant(ty.ir, [128] * lanes))
-        builder.store(value, builder.inttoptr(args[1], ty.ir.as_pointer()), align=1)
+        value = _grouped(builder, args[2], like.dtype.signed)
+        builder.store(value, builder.inttoptr(args[1], value.type.as_pointer()), align=1)
         return context.get_dummy_value()
     return types.void(like, types.intp, types.intp), codegen
+
+
+@intrinsic
+def group_sum(typing, like, source):
+    """The sum of GROUP_LANES elements of a as they are in groups: a product with ones."""
+    def codegen(context, builder, sig, args):
+        e, ty = _Words(builder), Vector(GROUPED, GROUP_LANES)
+        value, ones = _grouped(builder, args[1], like.dtype.signed), ir.Constant(ty.ir, [1] * ty.lanes)
+        words = (builder.bitcast(v, e.v.ir) for v in (value, ones))
+        sums = e.fma(*words, ir.Constant(e.v.ir, None))
+        return builder.sext(reduce_lanes(builder, sums, e.v.lanes, builder.add), INTP)
+    return types.intp(like, types.intp), codegen
 
 
 @intrinsic

@@ -41,6 +41,8 @@ class _Product:
                  b_zero: np.ndarray | None, n: int):
         self.m, self.n, self.a, self.panels = a.shape[0], n, a, panels
         self.a_zero, self.b_zero = _zeros(a_zero, self.m), _zeros(b_zero, n)
+        if self.b_zero.strides[0] not in (0, 4):
+            self.b_zero = np.ascontiguousarray(self.b_zero)
         self.shift = SHIFT * (b_dtype == np.uint8)
         self.kernel = compiled(product_range, PRODUCT, a.dtype)
 
