@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import ops
 from ..autograd import Tensor
 from ..autograd.buffers import empty, empty_like
 from ..autograd.tape import Node, recording
@@ -29,20 +30,16 @@ from .layers import Grid, StaticLinear
 _BOOL = np.dtype(bool)
 
 
-def to_grid(x: np.ndarray, scale: Any, zero_point: Any, low: int, high: int, y: np.ndarray, inside: np.ndarray) -> None:
-    """y = dequantize_linear(quantize_linear(x)), to the bit, for integers low ... high; inside: what was not clipped.
+def to_grid(x: np.ndarray, scale: Any, zero_point: int, low: int, high: int, y: np.ndarray, inside: np.ndarray) -> None:
+    """y = dequantize_linear(quantize_linear(x)) for integers low ... high; inside: where nothing was clipped.
 
-    Integers stay float32 throughout, which holds them exactly; fmax and fmin take the number where the other is NaN.
+    Integers of 16 bits, all of those among them, show what lies beyond. scale: a number, or one a row.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
-        np.divide(x, scale, out=y)
-        np.rint(y, out=y)
-        np.add(y, np.float32(zero_point), out=y)
-        np.greater_equal(y, low, out=inside)
-        np.logical_and(inside, y <= high, out=inside)
-        np.fmin(np.fmax(y, np.float32(low), out=y), np.float32(high), out=y)
-        np.subtract(y, np.float32(zero_point), out=y)
-        np.multiply(y, scale, out=y)
+    zero = np.int16(zero_point) if np.ndim(scale) == 0 else np.full(len(scale), zero_point, np.int16)
+    wide = ops.quantize_linear(x, scale, zero, axis=0)
+    q = np.clip(wide, low, high)
+    np.equal(q, wide, out=inside)
+    ops.dequantize_linear(q, scale, zero, axis=0, out=y)
 
 
 class FakeQuantize(Module):
@@ -54,7 +51,7 @@ class FakeQuantize(Module):
     def __init__(self, bits: int):
         self.bits = bits
 
-    def grid(self, x: np.ndarray) -> tuple[Any, Any, int, int]:
+    def grid(self, x: np.ndarray) -> tuple[Any, int, int, int]:
         """(scale, zero point, smallest integer, largest integer) for x."""
         raise NotImplementedError
 
@@ -94,10 +91,11 @@ class FakeQuantizeWeight(FakeQuantize):
         super().__init__(bits)
         self.per_channel = per_channel
 
-    def grid(self, x: np.ndarray) -> tuple[Any, Any, int, int]:
+    def grid(self, x: np.ndarray) -> tuple[Any, int, int, int]:
         rows = x[:, None] if self.per_channel else x.reshape(1, 1, x.size)
+        scales = grids(rows, self.bits, symmetric=True)[0][:, 0]
         top = (1 << self.bits - 1) - 1
-        return grids(rows, self.bits, symmetric=True)[0], 0, -top, top
+        return scales if self.per_channel else scales[0], 0, -top, top
 
 
 class FakeQuantizeInput(FakeQuantize):
@@ -111,11 +109,11 @@ class FakeQuantizeInput(FakeQuantize):
         self.momentum = momentum
         self.range = np.full(2, np.nan)
 
-    def grid(self, x: np.ndarray) -> tuple[Any, Any, int, int]:
+    def grid(self, x: np.ndarray) -> tuple[Any, int, int, int]:
         if self.training:
             self._follow(x)
         grid = self.learned()
-        return grid.scale, grid.zero, 0, grid.top
+        return grid.scale, int(grid.zero), 0, grid.top
 
     def _follow(self, x: np.ndarray) -> None:
         seen = np.array([x.min(initial=0), x.max(initial=0)], np.float64)
