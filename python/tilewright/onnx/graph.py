@@ -29,8 +29,9 @@ def onnx() -> Any:
 class Graph:
     """Nodes in the order of computation. `scope` is the layer that is being written: it begins the names."""
 
-    def __init__(self) -> None:
+    def __init__(self, fusible: bool = False) -> None:
         self.onnx = onnx()
+        self.fusible = fusible  # see `export`
         self.scope = ""
         self._takes: Value = np.dtype(np.float32), "features"  # what goes into the first layer
         self._gives: Value = self._takes  # what comes out of the last one

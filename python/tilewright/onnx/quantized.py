@@ -5,7 +5,7 @@
                  MatMulInteger, Sub (zero · column sums of the weights) -> int32      Cast, Mul, Add -> float
     static       QuantizeLinear [Clip] -> uint8      MatMulInteger -> int32      Cast, Mul, Add -> float
                  [activation, QuantizeLinear -> uint8, for a layer that takes it as it is]
-    weight-only  DequantizeLinear (by blocks where there are groups), MatMul, Add
+    weight-only  DequantizeLinear (by blocks where there are groups), Gemm
 
 QLinearMatMul would do for static layers what MatMulInteger and QuantizeLinear do, but it has no bias.
 """
@@ -24,8 +24,8 @@ _F = np.float32
 def _quantized(graph: Graph, layer: QuantizedLinear, x: str, activation: str | None) -> str:
     _note(graph, layer.weight)
     x = _balanced(graph, layer, x)
-    y = _dynamic(graph, layer.weight, x) if layer.weight.method == "dynamic" else _weight_only(graph, layer.weight, x)
-    return fused_activation(graph, activation, _biased(graph, layer, y))
+    y = _dynamic(graph, layer, x) if layer.weight.method == "dynamic" else _weight_only(graph, layer, x)
+    return fused_activation(graph, activation, y)
 
 
 def _static(graph: Graph, layer: StaticLinear, x: str, activation: str | None) -> str:
@@ -34,9 +34,8 @@ def _static(graph: Graph, layer: StaticLinear, x: str, activation: str | None) -
     if not layer.fed:
         x = _on_grid(graph, grid, _balanced(graph, layer, x))
     sums = _products(graph, layer.weight, x, graph.number(grid.zero))
-    scales = grid.scale * layer.weight.scales[:, 0]
-    y = graph.add("Mul", graph.add("Cast", sums, to=_code(graph, _F)), graph.constant("scales", scales))
-    y = fused_activation(graph, activation, _biased(graph, layer, y))
+    scales = graph.constant("scales", grid.scale * layer.weight.scales[:, 0])
+    y = fused_activation(graph, activation, _finished(graph, layer, sums, scales))
     return y if layer.output is None else _on_grid(graph, layer.output, y)
 
 
@@ -51,7 +50,9 @@ def _balanced(graph: Graph, layer: QuantizedLinear, x: str) -> str:
     return graph.add("Div", x, graph.constant("balance", layer.balance))
 
 
-def _biased(graph: Graph, layer: QuantizedLinear, y: str) -> str:
+def _finished(graph: Graph, layer: QuantizedLinear, sums: str, scales: str) -> str:
+    """sums · scales + bias in float32."""
+    y = graph.add("Mul", graph.add("Cast", sums, to=_code(graph, _F)), scales)
     return y if layer.bias is None else graph.add("Add", y, graph.constant("bias", layer.bias))
 
 
@@ -68,7 +69,8 @@ def _products(graph: Graph, w: QuantizedMatrix, x: str, zero: str | None) -> str
     return graph.add("MatMulInteger", x, weight, zero, zeros)
 
 
-def _dynamic(graph: Graph, w: QuantizedMatrix, x: str) -> str:
+def _dynamic(graph: Graph, layer: QuantizedLinear, x: str) -> str:
+    w = layer.weight
     zero, top, last = graph.number(_F(0)), graph.number(_F(255)), graph.number(np.array([-1]))
     low = graph.add("Min", graph.add("ReduceMin", x, last), zero)
     high = graph.add("Max", graph.add("ReduceMax", x, last), zero)
@@ -84,24 +86,25 @@ def _dynamic(graph: Graph, w: QuantizedMatrix, x: str) -> str:
         columns -= w.zero_points[:, 0] * np.int32(w.shape[1])
     shift = graph.add("Mul", graph.add("Cast", z, to=_code(graph, np.int32)), graph.constant("column_sums", columns))
     scales = graph.add("Mul", scale, graph.constant("weight_scales", w.scales[:, 0]))
-    return graph.add("Mul", graph.add("Cast", graph.add("Sub", sums, shift), to=_code(graph, _F)), scales)
+    return _finished(graph, layer, graph.add("Sub", sums, shift), scales)
 
 
-def _weight_only(graph: Graph, w: QuantizedMatrix, x: str) -> str:
-    """The weights as (in, out), in which onnxruntime knows how to keep them packed."""
-    integers = w.integers()
+def _weight_only(graph: Graph, layer: QuantizedLinear, x: str) -> str:
+    """Stored as (out, in), or as (in, out), of which onnxruntime makes a product of its own."""
+    w = layer.weight
+    parts = [w.integers(), w.scales] if w.zero_points is None else [w.integers(), w.scales, w.zero_points]
     if w.bits == 4:
         import ml_dtypes
-        integers = integers.astype(ml_dtypes.int4)
-    blocks = {"axis": 1} if w.group_size is None else {"axis": 0, "block_size": w.group_size}
-
-    def per_group(name: str, value: np.ndarray) -> str:
-        return graph.constant(name, value[:, 0] if w.group_size is None else value.T)
-
-    scales = per_group("weight_scales", w.scales)
-    zeros = None if w.zero_points is None else per_group("weight_zero_points", w.zero_points.astype(integers.dtype))
-    weight = graph.add("DequantizeLinear", graph.constant("weight", integers.T), scales, zeros, **blocks)
-    return graph.add("MatMul", x, weight)
+        parts[::2] = [part.astype(ml_dtypes.int4) for part in parts[::2]]  # all but the scales
+    columns = 0 if graph.fusible else 1  # the axis of the weights that runs along x's columns
+    blocks = {"axis": columns, "block_size": w.group_size}
+    if w.group_size is None:
+        blocks = {"axis": 1 - columns}
+        parts[1:] = [part[:, 0] for part in parts[1:]]
+    names = [graph.constant(name, part.T if graph.fusible else part)
+             for name, part in zip(("weight", "weight_scales", "weight_zero_points"), parts, strict=False)]
+    bias = None if layer.bias is None else graph.constant("bias", layer.bias)
+    return graph.add("Gemm", x, graph.add("DequantizeLinear", *names, **blocks), bias, transB=columns)
 
 
 def _code(graph: Graph, dtype: type) -> int:
