@@ -7,7 +7,8 @@ NumPy, MKL and PyTorch; for products of integers onnxruntime, and FBGEMM and one
 Each contestant lives in a process of its own, so that no two OpenMP runtimes meet, and has its result checked before
 anything is timed. They take turns, A B C A B C: a round is one turn of each, of some milliseconds, after the idle
 threads of the one before have gone to sleep. A ratio is the median over the rounds of the best peer's time by
-tilewright's: above 1 no peer is faster. --write puts the tables into docs/PERFORMANCE.md. All takes some six minutes.
+tilewright's: above 1 no peer is faster. --write puts each suite's tables into docs/PERFORMANCE.md. All takes some six
+minutes.
 """
 from __future__ import annotations
 
@@ -195,11 +196,12 @@ def main() -> None:
         for suite, n in work:
             rows += measure(suite, n, args.backend, args.seconds, missing,
                             lambda case: bar(next(count), total, case))
-    tables = {"peers": markdown(summary(rows)), "peer-cases": markdown(by_case(rows))}
-    for name, table in tables.items():
-        console.print(Markdown(table))
-        if args.write:
-            put(PERFORMANCE, name, table)
+    for suite in suites:
+        mine = [row for row in rows if row.suite == suite]
+        tables = f"{markdown(summary(mine))}\n\n{markdown(by_case(mine))}"
+        console.print(Markdown(tables))
+        if args.write and mine:
+            put(PERFORMANCE, f"peers-{suite}", tables)
     for who, why in missing.items():
         console.print(f"not here  {who}: {why}", highlight=False, markup=False)
 

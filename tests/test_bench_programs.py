@@ -70,9 +70,10 @@ def test_threads_are_held_against_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [threads.cell(0.9, 1.0), threads.cell(0.9, 0.92), threads.cell(1.8, 1.0)] == ["**0.90**", "0.90", "1.80"]
 
 
-def test_the_tables_have_their_places() -> None:
+def test_the_tables_have_their_places(peers) -> None:
     report = (ROOT / "docs/PERFORMANCE.md").read_text()
-    for name in ("peers", "peer-cases", "peaks", "quantized", "sweep", "threads", "ladder", "small", "medium"):
+    suites = [f"peers-{suite}" for suite in peers.peer_calls.SUITES]
+    for name in (*suites, "peaks", "quantized", "sweep", "threads", "ladder", "small", "medium"):
         assert f"<!-- {name} -->" in report and f"<!-- /{name} -->" in report
 
 

@@ -21,9 +21,9 @@ def time_text(seconds: float | None) -> str:
     return f"{seconds * 1e9:.0f} ns"
 
 
-def rate_text(result: Result) -> str:
-    """12.3 GFLOP/s or GB/s."""
-    return "-" if result.rate is None else f"{result.rate:.3g} {result.unit}"
+def rate_text(rate: float | None, unit: str) -> str:
+    """12.3 GFLOP/s, GOP/s or GB/s."""
+    return "-" if rate is None else f"{rate:.3g} {unit}" if rate < 1000 else f"{rate:.0f} {unit}"
 
 
 def ratio_text(ratio: float | None) -> str:
@@ -57,7 +57,7 @@ def peak_lines(comparison: Comparison) -> list[str]:
     if not any(comparison.peaks.values()):
         return ["of peak: unknown without the C library, which measures it"]
     units = {"fma": "GFLOP/s", "int8": "GOP/s"}
-    known = ", ".join(f"{name} {peak / 1e9:.3g} {units.get(name.split()[0], 'GB/s')}"
+    known = ", ".join(f"{name} {rate_text(peak / 1e9, units.get(name.split()[0], 'GB/s'))}"
                       for name, peak in comparison.peaks.items() if peak)
     return [f"of peak: measured here ({known}); GB/s are held against a copy of as many bytes, which may fit a cache"]
 
