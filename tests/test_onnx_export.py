@@ -1,6 +1,7 @@
 """Exported models pass ONNX's checker, and onnxruntime computes with them what we do."""
 from __future__ import annotations
 
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -153,3 +154,9 @@ def test_integers_may_come_in_and_go_out(tmp_path: Path, rng: np.random.Generato
         ours, theirs = exported(model, x, tmp_path)
         assert theirs.dtype == ours.dtype
         np.testing.assert_array_equal(theirs, ours)
+
+
+def test_without_the_onnx_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ArgumentError, match="pip install onnx"):
+        tw.onnx.export(tw.nn.Linear(2, 2), tmp_path / "model.onnx")
