@@ -33,17 +33,14 @@ class Graph:
         self.onnx = onnx()
         self.fusible = fusible  # see `export`
         self.scope = ""
-        self._takes: Value = np.dtype(np.float32), "features"  # what goes into the first layer
-        self._gives: Value = self._takes  # what comes out of the last one
+        self._ends: list[Value] = []  # what goes into the first layer and comes out of the last one
         self._nodes: list[Any] = []
         self._constants: dict[str, Any] = {}
         self._used: Counter[str] = Counter()
 
     def layer(self, takes: Value, gives: Value) -> None:
         """Note the dtype and the features of what goes into a layer and comes out of it."""
-        if self._takes is self._gives:
-            self._takes = takes
-        self._gives = gives
+        self._ends = [self._ends[0] if self._ends else takes, gives]
 
     def constant(self, name: str, value: Any) -> str:
         """An array that belongs to the layer: "0.weight"."""
@@ -73,8 +70,9 @@ class Graph:
     def model(self, result: str, name: str) -> Any:
         """The checked ModelProto of a graph from `x` to `y`, the value called `result`."""
         make = self.onnx.helper
+        ends = self._ends or [(np.dtype(np.float32), "features")] * 2
         x, y = (make.make_tensor_value_info(what, make.np_dtype_to_tensor_dtype(dtype), ["rows", features])
-                for what, (dtype, features) in (("x", self._takes), ("y", self._gives)))
+                for what, (dtype, features) in zip("xy", ends, strict=True))
         nodes = [*self._nodes, make.make_node("Identity", [result], ["y"], "y")]
         graph = make.make_graph(nodes, name, [x], [y], list(self._constants.values()))
         model = make.make_model(graph, opset_imports=[make.make_opsetid("", OPSET)], ir_version=IR_VERSION,
