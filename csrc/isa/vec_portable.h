@@ -61,6 +61,14 @@ INLINE void v_store_8(uint8_t *p, ivec a) {
     memcpy(p, &four, 4);
 }
 INLINE void v_store_16(uint16_t *p, ivec a) { _mm_storel_epi64((__m128i *)p, v_low_16(a)); }
+INLINE __m128i v_four_bytes(const void *p) {  // each of them four times, in a lane
+    int four;
+    memcpy(&four, p, 4);
+    const __m128i twice = _mm_unpacklo_epi8(_mm_cvtsi32_si128(four), _mm_cvtsi32_si128(four));
+    return _mm_unpacklo_epi16(twice, twice);
+}
+INLINE ivec v_load_s8(const int8_t *p) { return (ivec)v_four_bytes(p) >> 24; }
+INLINE ivec v_load_u8(const uint8_t *p) { return (ivec)v_four_bytes(p) & 255; }
 #else
 INLINE ivec v_to_int(vec a) { return v_bits(a + 0x1.8p23f) - v_bits(v_set1(0x1.8p23f)); }
 INLINE void v_store_8(uint8_t *p, ivec a) {
@@ -69,10 +77,10 @@ INLINE void v_store_8(uint8_t *p, ivec a) {
 INLINE void v_store_16(uint16_t *p, ivec a) {
     for (int i = 0; i < LANES; i++) p[i] = (uint16_t)a[i];
 }
-#endif
-INLINE ivec v_larger(ivec a, ivec b) { return (a & (a > b)) | (b & ~(a > b)); }
 INLINE ivec v_load_s8(const int8_t *p) { return (ivec){p[0], p[1], p[2], p[3]}; }
 INLINE ivec v_load_u8(const uint8_t *p) { return (ivec){p[0], p[1], p[2], p[3]}; }
+#endif
+INLINE ivec v_larger(ivec a, ivec b) { return (a & (a > b)) | (b & ~(a > b)); }
 INLINE ivec v_load_s16(const int16_t *p) { return (ivec){p[0], p[1], p[2], p[3]}; }
 INLINE ivec v_load_u16(const uint16_t *p) { return (ivec){p[0], p[1], p[2], p[3]}; }
 #endif
