@@ -192,6 +192,7 @@ typedef struct {
 } tw_weight_only_call;
 
 int tw_weight_only_linear(const tw_weight_only_call *call);
+int tw_weight_only_describe(const void *packed, ptrdiff_t m, char *text, size_t size); /* for m rows, as tw_gemm_describe */
 
 /* ---- activation, element by element: y = f(x), dx = dy f'(x). dtype TW_FLOAT32 or TW_FLOAT64; matrices of rows x cols with
  * any strides; y may be x, and dx may be dy or x, where the strides are the same. param: slope of leaky_relu, alpha of elu. */

@@ -32,3 +32,10 @@ def test_zeros_of_the_weights_hide_no_infinity(backend: str, scheme: dict, rng: 
     x[1, 3] = np.inf
     assert np.isfinite(tw.quantized_linear(x, w, backend=backend)[0]).all()
     assert (tw.quantized_linear(x, w, backend=backend)[1] == np.inf).all()
+
+
+@pytest.mark.skipif("c" not in BACKENDS, reason="the C backend is not here")
+def test_explain_says_when_the_weights_become_floats(rng: np.random.Generator) -> None:
+    w = tw.quantize_weight(sampling.normal(rng, (50, 40), "float32"), 4, 32)
+    few, many = (str(tw.explain("linear", np.zeros((rows, 40), np.float32), w, backend="c")) for rows in (64, 65))
+    assert "panels of" in few and "slabs in float32" in many

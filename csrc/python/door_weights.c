@@ -1,4 +1,4 @@
-// The door that packs weights of 8 or 4 bits; quantized_linear (door_qlinear.c) multiplies with them.
+// The doors that pack and describe weights of 8 or 4 bits; quantized_linear (door_qlinear.c) multiplies with them.
 #include "door.h"
 
 static int is_c_ordered(const tw_view *v, int dtype, npy_intp rows, npy_intp cols) {
@@ -31,4 +31,18 @@ static PyObject *door_pack_weights(PyObject *self, PyObject *const *args, Py_ssi
     return tw_result(code, packed);
 }
 
-PyMethodDef tw_doors_weights[] = {TW_DOOR(pack_weights), TW_DOOR_END};
+// describe_weights(packed, rows) -> str: how that many rows would be multiplied
+static PyObject *door_describe_weights(PyObject *self, PyObject *const *args, Py_ssize_t nargs) {
+    (void)self;
+    tw_view packed;
+    char text[160];
+    const npy_intp rows = nargs == 2 ? PyLong_AsSsize_t(args[1]) : -1;
+    if (PyErr_Occurred())
+        return NULL;
+    if (rows < 0 || !tw_read(args[0], &packed) || packed.dtype != TW_INT8)
+        return tw_not_plain();
+    tw_weight_only_describe(packed.data, rows, text, sizeof text);
+    return PyUnicode_FromString(text);
+}
+
+PyMethodDef tw_doors_weights[] = {TW_DOOR(pack_weights), TW_DOOR(describe_weights), TW_DOOR_END};

@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "../activation/kernels.h"
@@ -27,6 +28,18 @@ TW_KERNELS(tw_weight_kernels, tw_weight)
 
 static ptrdiff_t pieces(ptrdiff_t n, ptrdiff_t most) { return (n + most - 1) / most; }
 static ptrdiff_t panels_of(const tw_weight_layout *w) { return pieces(w->n, w->kernels->width); }
+
+// Panels in a slab: as many slabs as there must be, even ones. w must have elements.
+static ptrdiff_t slab_panels(const tw_weight_layout *w) {
+    const ptrdiff_t columns = SLAB_BYTES / (ptrdiff_t)sizeof(float) / w->k / SLAB_COLUMNS * SLAB_COLUMNS;
+    const ptrdiff_t most = (columns > SLAB_COLUMNS ? columns : SLAB_COLUMNS) / w->kernels->width;
+    return pieces(panels_of(w), pieces(panels_of(w), most));
+}
+
+// About what m rows take on one thread.
+static double estimate(const tw_weight_layout *w, ptrdiff_t m) {
+    return (double)w->n * (double)w->k * (WEIGHT_NS + PRODUCT_NS * (double)m);
+}
 
 // ---- packing
 
@@ -164,10 +177,8 @@ static void run_slab(void *context, ptrdiff_t slab) {
 
 static int run_many_rows(product *s) {
     const tw_weight_layout *w = s->layout;
-    const ptrdiff_t columns = SLAB_BYTES / (ptrdiff_t)sizeof(float) / w->k / SLAB_COLUMNS * SLAB_COLUMNS;
-    s->slab = (columns > SLAB_COLUMNS ? columns : SLAB_COLUMNS) / w->kernels->width;
-    const double ns = (double)w->n * (double)w->k * (WEIGHT_NS + PRODUCT_NS * (double)s->call->m);
-    tw_parallel(pieces(panels_of(w), s->slab), ns, run_slab, s);
+    s->slab = slab_panels(w);
+    tw_parallel(pieces(panels_of(w), s->slab), estimate(w, s->call->m), run_slab, s);
     return atomic_load_explicit(&s->code, memory_order_relaxed);
 }
 
@@ -223,8 +234,7 @@ static int run_few_rows(product *s) {
         return prepared == TW_INVALID ? run_many_rows(s) : prepared;
     if (call->activation != TW_NONE)
         s->activation = tw_activation_kernel(TW_FLOAT32, call->activation, &s->param);
-    const double ns = (double)call->n * (double)call->k * (WEIGHT_NS + PRODUCT_NS * (double)call->m);
-    tw_parallel_ranges(panels_of(s->layout), 1, ns, run_panels, s);
+    tw_parallel_ranges(panels_of(s->layout), 1, estimate(s->layout, call->m), run_panels, s);
     return TW_OK;
 }
 
@@ -233,6 +243,8 @@ static int is_valid(const tw_weight_only_call *call, const tw_weight_layout *w) 
            w->kernels == TW_PICK(tw_weight) && w->n == call->n && w->k == call->k;
 }
 
+static int is_few(const tw_weight_layout *w, ptrdiff_t m) { return m <= FEW_ROWS || w->n == 0 || w->k == 0; }
+
 int tw_weight_only_linear(const tw_weight_only_call *call) {
     const tw_weight_layout *w = (const tw_weight_layout *)tw_packed_start(call->packed);
     if (!is_valid(call, w))
@@ -240,5 +252,15 @@ int tw_weight_only_linear(const tw_weight_only_call *call) {
     if (call->m == 0 || call->n == 0)
         return TW_OK;
     product s = {.call = call, .layout = w, .panels = (const char *)w + TW_LINE, .code = TW_OK};
-    return call->m <= FEW_ROWS || call->k == 0 ? run_few_rows(&s) : run_many_rows(&s);
+    return is_few(w, call->m) ? run_few_rows(&s) : run_many_rows(&s);
+}
+
+int tw_weight_only_describe(const void *packed, ptrdiff_t m, char *text, size_t size) {
+    const tw_weight_layout *w = (const tw_weight_layout *)tw_packed_start(packed);
+    const int few = is_few(w, m), threads = tw_threads_for(estimate(w, m));
+    const ptrdiff_t panels = few ? 1 : slab_panels(w), tasks = pieces(panels_of(w), panels);
+    const int used = threads > tasks && (few || tasks > 1) ? (int)tasks : threads; // one slab: the float product has threads
+    snprintf(text, size, "%s, %s of %td columns, %d thread%s", tw_isa(), few ? "panels" : "slabs in float32",
+             panels * w->kernels->width, used, used == 1 ? "" : "s");
+    return TW_OK;
 }

@@ -53,7 +53,8 @@ def _how_fused(call: Call) -> str:
 
 def _how_linear(call: Call) -> str:
     assert call.packed is not None
-    return native.isa() if call.packed[0].method == "weight-only" else _how_fused(call)
+    w = call.packed[0]
+    return door("describe_weights", w.make_c(), len(call.inputs[0])) if w.method == "weight-only" else _how_fused(call)
 
 
 KERNELS = [
