@@ -62,6 +62,15 @@ def test_info_as_json(run) -> None:
     facts = json.loads(run("info", "--json").output)
     assert facts["tilewright"] == tw.__version__
     assert facts["backends"]["numpy"] is None and facts["cpus"] >= 1
+    assert facts["int8_isa"].startswith(facts["isa"]) and facts["int8_isa"] in (*facts["int8_isas"], "none")
+
+
+def test_info_and_doctor_name_both_instruction_sets(run) -> None:
+    if native.lib is None:
+        pytest.skip("the C backend is not here")
+    both = f"{native.isa()}, integer products by {native.int8_isa()}"
+    assert both in run("info").output
+    assert any(both in finding.what for finding in doctor.c_library())
 
 
 # ---- compare

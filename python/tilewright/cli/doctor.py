@@ -13,6 +13,7 @@ import typer
 VARIABLES = tuple(f"TILEWRIGHT_{name}" for name in ("BACKEND", "ISA", "NUM_THREADS", "VERBOSE", "CACHE_DIR"))
 OLDEST_NUMBA = (0, 62)
 REBUILD = "pip install --force-reinstall --no-deps .   (in a checkout: pip install -e .)"
+SELF_TEST = {"matmul": "float32", "matmul_integer": "uint8", "gelu": "float32"}
 FORK = """
 import os, sys, numpy as np, tilewright as tw
 tw.set_num_threads(2)
@@ -128,16 +129,16 @@ def build_age() -> Iterator[Finding]:
 
 
 def self_test() -> Iterator[Finding]:
-    """A small case of matmul and of gelu on every backend, against the oracle."""
+    """A small case of some operations on every backend, against the oracle."""
     import numpy as np
 
     from ..bench import Expectation
     from ..core import capability, dispatch, registry
 
     rng = np.random.default_rng(0)
-    for op in ("matmul", "gelu"):
+    for op, dtype in SELF_TEST.items():
         spec = registry.spec(op)
-        expectation = Expectation(spec, next(iter(spec.bench(rng, "float32", "small"))))
+        expectation = Expectation(spec, next(iter(spec.bench(rng, dtype, "small"))))
         for backend in capability.backends():
             kernel = registry.kernels(spec.family, backend).get((op, ""))
             reason = "no kernel" if kernel is None else dispatch.why_not(kernel, expectation.fresh())
@@ -145,8 +146,9 @@ def self_test() -> Iterator[Finding]:
                 yield Finding("wrong", f"{op} on {backend}: {reason}", REBUILD)
                 continue
             accuracy = expectation.check(kernel)
+            error = f"{accuracy.of_bound:.0%} of its error bound" if accuracy.absolute else "exact"
             yield (Finding("wrong", f"{op} on {backend} computes nonsense: {accuracy.wrong}", REBUILD) if accuracy.wrong
-                   else Finding("ok", f"{op} on {backend}: {accuracy.of_bound:.0%} of its error bound"))
+                   else Finding("ok", f"{op} on {backend}: {error}"))
 
 
 def numba() -> Iterator[Finding]:
