@@ -2,6 +2,7 @@
 //
 // A word is 32 bits: the DEPTH neighbours along k of one row of a or one column of b. A vector holds LANES words.
 //
+//     element                of a
 //     wvec                   LANES unsigned words; + - * & ^ are exact modulo 2^32
 //     w_set1 w_load w_store  no alignment asked for
 //     w_store_n              the first n lanes (0 <= n <= LANES)
@@ -44,10 +45,13 @@ enum { LANES = WVEC_BYTES / 4 };
 
 #if defined __AVX512VNNI__ || defined __AVXVNNI__ || defined __ARM_FEATURE_MATMUL_INT8
 enum { DEPTH = 4, A_UNSIGNED = 1 };
+typedef uint8_t element;
 #elif defined __ARM_NEON && defined __aarch64__
 enum { DEPTH = 4, A_UNSIGNED = 0 };
+typedef int8_t element;
 #else
 enum { DEPTH = 2, A_UNSIGNED = 0 };
+typedef int16_t element;
 #endif
 
 #define INLINE static inline __attribute__((always_inline, unused))

@@ -14,8 +14,7 @@ enum { TW_MAX_VECTORS = 4, TW_MAX_STRIP = 16 }; // columns of a tile in vectors;
 typedef struct {
     ptrdiff_t a_row;           // bytes
     ptrdiff_t c_row;           // elements
-    uint32_t flip;             // XOR of each word of a
-    const uint32_t *tail;      // the last word of each row of a, where that is cut short, or NULL; beyond k it holds flip
+    const uint32_t *tail;      // the last word of each row of a, where that is cut short, or NULL; zeros beyond k
     int one_zero;              // the same a_zero for all rows, and no b_zero
     const int32_t *a_zero;     // of each row
     const int32_t *row_sums;   // sum a - k a_zero of each row; not read without b_zero
@@ -29,7 +28,6 @@ typedef void tw_int_tile(ptrdiff_t words, const void *a, const void *panel, cons
 typedef struct {
     int lanes, depth;                      // words of a vector, elements of a word
     int a_unsigned;                        // depth 4: bytes of a are uint8 (those of b are always int8), else int8
-    int flips;                             // tiles flip the words of a as they go; otherwise flip is 0
     int vectors, alone;                    // columns of a panel; of one that is all of b, at most
     int rows[TW_MAX_VECTORS];              // tiles 1, 2, 3, 4 vectors wide: how many rows at most
     tw_int_tile *const *tile[TW_MAX_VECTORS]; // tile[nv - 1][m - 1]
@@ -37,8 +35,8 @@ typedef struct {
     // b (k, n) from its first column on, n <= width -> a panel of `width` columns, and their sums; zeros beyond n and k
     void (*pack_b)(int is_unsigned, ptrdiff_t k, ptrdiff_t n, ptrdiff_t width, const void *b, ptrdiff_t row, ptrdiff_t col,
                    uint32_t *panel, int32_t *sums);
-    // m rows of a (m, k) -> rows of words, flipped, zeros beyond k
-    void (*pack_a)(int is_unsigned, ptrdiff_t m, ptrdiff_t k, const void *a, ptrdiff_t row, ptrdiff_t col, uint32_t flip,
+    // m rows of a (m, k) -> rows of words, each byte XOR flip, zeros beyond k
+    void (*pack_a)(int is_unsigned, ptrdiff_t m, ptrdiff_t k, const void *a, ptrdiff_t row, ptrdiff_t col, int flip,
                    uint32_t *to);
     // sums[i] = sum of the elements of row i, as tiles see them
     void (*sum_rows)(ptrdiff_t m, ptrdiff_t words, const void *a, const tw_strip *strip, int32_t *sums);

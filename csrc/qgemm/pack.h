@@ -58,20 +58,19 @@ static void pack_b(int is_unsigned, ptrdiff_t k, ptrdiff_t n, ptrdiff_t width, c
     }
 }
 
-INLINE void pack_row(const int is_unsigned, ptrdiff_t k, const uint8_t *a, ptrdiff_t col, uint32_t flip, uint32_t *to) {
-    const ptrdiff_t words = k / DEPTH, left = k % DEPTH;
-    for (ptrdiff_t p = 0; p < words; p++) to[p] = gather(is_unsigned, DEPTH, a + p * DEPTH * col, col) ^ flip;
-    if (left) to[words] = 0;
-    for (ptrdiff_t i = 0; i < left; i++)
-        to[words] |= (gather(is_unsigned, 1, a + (words * DEPTH + i) * col, col) ^ (flip & 0xff)) << i * (32 / DEPTH);
+enum { SWAP = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? DEPTH - 1 : 0 }; // words are numbers: their first element is the lowest
+
+INLINE void pack_row(const int is_unsigned, ptrdiff_t k, const uint8_t *a, ptrdiff_t col, int flip, element *restrict to) {
+    for (ptrdiff_t p = 0; p < k; p++)
+        to[p ^ SWAP] = (element)(is_unsigned || DEPTH == 4 ? a[p * col] ^ flip : (int8_t)a[p * col]);
+    for (ptrdiff_t p = k; p % DEPTH; p++) to[p ^ SWAP] = 0;
 }
 
-static void pack_a(int is_unsigned, ptrdiff_t m, ptrdiff_t k, const void *a_, ptrdiff_t row, ptrdiff_t col, uint32_t flip,
-                   uint32_t *to) {
+static void pack_a(int is_unsigned, ptrdiff_t m, ptrdiff_t k, const void *a_, ptrdiff_t row, ptrdiff_t col, int flip, uint32_t *to) {
     const uint8_t *a = a_;
     for (ptrdiff_t i = 0; i < m; i++, a += row, to += (k + DEPTH - 1) / DEPTH)
         if (is_unsigned)
-            col == 1 ? pack_row(1, k, a, 1, flip, to) : pack_row(1, k, a, col, flip, to);
+            col == 1 ? pack_row(1, k, a, 1, flip, (element *)to) : pack_row(1, k, a, col, flip, (element *)to);
         else
-            col == 1 ? pack_row(0, k, a, 1, flip, to) : pack_row(0, k, a, col, flip, to);
+            col == 1 ? pack_row(0, k, a, 1, flip, (element *)to) : pack_row(0, k, a, col, flip, (element *)to);
 }

@@ -20,6 +20,8 @@ static char *first_line(const void *packed) { return (char *)round_up((ptrdiff_t
 tw_int_panels tw_int_layout(const tw_qgemm_kernels *g, ptrdiff_t k, ptrdiff_t n, const void *packed) {
     tw_int_panels b = {.kernels = g, .k = k, .n = n, .words = (k + g->depth - 1) / g->depth, .columns = round_up(n, g->lanes)};
     b.width = b.columns <= g->alone * g->lanes ? b.columns : g->vectors * g->lanes;
+    const int left_over = b.columns > b.width && b.columns % b.width == g->lanes && b.width == 3 * g->lanes;
+    b.units = b.width ? (b.columns + b.width - 1) / b.width - left_over : 0;
     b.sums = (int32_t *)(first_line(packed) + LINE);
     b.panels = (uint32_t *)b.sums + round_up(b.columns, LINE / 4);
     return b;
@@ -43,8 +45,9 @@ typedef struct {
 static void pack_range(void *context, ptrdiff_t begin, ptrdiff_t end) {
     const job *p = context;
     const tw_int_panels *to = p->to;
-    for (ptrdiff_t j = begin * to->width; j < end * to->width && j < to->n; j += to->width) {
-        const ptrdiff_t width = tw_int_width(to, j), n = to->n - j < width ? to->n - j : width;
+    for (ptrdiff_t j = tw_int_unit(to, begin), width; j < tw_int_unit(to, end); j += width) {
+        width = tw_int_width(to, j);
+        const ptrdiff_t n = to->n - j < width ? to->n - j : width;
         to->kernels->pack_b(p->is_unsigned, to->k, n, width, (const char *)p->b.data + j * p->b.col, p->b.row, p->b.col,
                             to->panels + j * to->words, to->sums + j);
     }
@@ -54,7 +57,7 @@ void tw_int_pack(const tw_qgemm_kernels *g, int b_type, ptrdiff_t k, ptrdiff_t n
     const tw_int_panels to = tw_int_layout(g, k, n, packed);
     *(header *)first_line(packed) = (header){g, k, n, b_type};
     if (n > 0)
-        tw_parallel_ranges((n + to.width - 1) / to.width, 1, (double)to.columns * (double)to.words * WORD_NS, pack_range,
+        tw_parallel_ranges(to.units, 1, (double)to.columns * (double)to.words * WORD_NS, pack_range,
                            &(job){&to, b, b_type == TW_UINT8});
 }
 

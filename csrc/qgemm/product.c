@@ -35,8 +35,8 @@ int tw_int_threads(const tw_int_product *p) { return tw_threads_for(estimate(p))
 
 typedef struct {
     const tw_int_product *product;
-    ptrdiff_t rows, columns, down; // of a rectangle; rectangles in a column of c
-    ptrdiff_t strip, nc;           // rows of a strip, columns of a block
+    ptrdiff_t rows, units, down; // of a rectangle, in units of columns; rectangles in a column of c
+    ptrdiff_t strip, block, nc;  // rows of a strip; units and columns of a block, at most
     int has_b_zero;
     atomic_int code;
 } plan;
@@ -49,7 +49,7 @@ typedef struct {
 } scratch;
 
 int tw_int_reads_in_place(const tw_int_product *p) {
-    return p->b.kernels->depth == 4 && p->a_col == 1 && (p->flip == 0 || p->b.kernels->flips);
+    return p->b.kernels->depth == 4 && p->a_col == 1 && p->flip == 0;
 }
 
 // Zero points of the elements as tiles see them.
@@ -69,7 +69,7 @@ static int has_b_zero(const tw_int_product *p) {
 static int take_scratch(const plan *t, scratch *s) {
     const tw_int_product *p = t->product;
     const ptrdiff_t a = tw_int_reads_in_place(p) ? 0 : round_up(t->strip * p->b.words, 16);
-    const ptrdiff_t zeros = t->has_b_zero ? round_up(t->columns, 16) : 0, sums = p->finish ? t->strip * t->nc : 0;
+    const ptrdiff_t zeros = t->has_b_zero ? round_up((t->units + 1) * p->b.width, 16) : 0, sums = p->finish ? t->strip * t->nc : 0;
     uint32_t *memory = a + zeros + sums ? tw_workspace((size_t)(a + zeros + sums) * 4) : NULL;
     if (a + zeros + sums && !memory)
         return 0;
@@ -86,15 +86,15 @@ static void run_strip(const plan *t, const scratch *s, ptrdiff_t i, ptrdiff_t m,
     int32_t zeros[TW_MAX_STRIP], row_sums[TW_MAX_STRIP];
     const char *a = p->a + i * p->a_row;
     const ptrdiff_t left = b->k % g->depth, words = left ? b->words - 1 : b->words;
-    tw_strip strip = {.a_row = p->a_row, .c_row = s->sums ? t->nc : p->c_row, .flip = p->flip, .a_zero = zeros, .row_sums = row_sums,
+    tw_strip strip = {.a_row = p->a_row, .c_row = s->sums ? t->nc : p->c_row, .a_zero = zeros, .row_sums = row_sums,
                       .one_zero = p->a_zero_step == 0 && !s->b_zero};
     if (s->a) {
         g->pack_a(p->a_is_unsigned, m, b->k, a, p->a_row, p->a_col, p->flip, s->a);
-        a = (const char *)s->a, strip.a_row = b->words * 4, strip.flip = 0;
+        a = (const char *)s->a, strip.a_row = b->words * 4;
     } else if (left) {
         strip.tail = tail;
         for (ptrdiff_t r = 0; r < m; r++) {
-            tail[r] = p->flip;
+            tail[r] = 0;
             memcpy(&tail[r], a + r * p->a_row + words * 4, (size_t)left);
         }
     }
@@ -106,8 +106,9 @@ static void run_strip(const plan *t, const scratch *s, ptrdiff_t i, ptrdiff_t m,
         for (ptrdiff_t r = 0; r < m; r++) row_sums[r] = (int32_t)((uint32_t)row_sums[r] - (uint32_t)b->k * (uint32_t)zeros[r]);
     }
     int32_t *c = s->sums ? s->sums : p->c + i * p->c_row + j;
-    for (ptrdiff_t at = j; at < j + n; at += b->width) {
-        const ptrdiff_t nv = tw_int_width(b, at) / g->lanes, columns = MIN(j + n - at, nv * g->lanes);
+    for (ptrdiff_t at = j, width; at < j + n; at += width) {
+        width = tw_int_width(b, at);
+        const ptrdiff_t nv = width / g->lanes, columns = MIN(j + n - at, width);
         g->tile[nv - 1][m - 1](whole, a, b->panels + at * b->words, b->sums + at, s->b_zero ? s->b_zero + at - j0 : NULL,
                                c + at - j, columns - (nv - 1) * g->lanes, &strip);
     }
@@ -119,7 +120,8 @@ static void run_rectangle(void *context, ptrdiff_t index) {
     plan *t = context;
     const tw_int_product *p = t->product;
     const ptrdiff_t i0 = index % t->down * t->rows, i1 = MIN(p->m, i0 + t->rows);
-    const ptrdiff_t j0 = index / t->down * t->columns, j1 = MIN(p->b.n, j0 + t->columns);
+    const ptrdiff_t u0 = index / t->down * t->units, u1 = MIN(p->b.units, u0 + t->units);
+    const ptrdiff_t j0 = tw_int_unit(&p->b, u0), j1 = tw_int_unit(&p->b, u1);
     scratch s;
     if (!take_scratch(t, &s)) {
         atomic_store_explicit(&t->code, TW_NO_MEMORY, memory_order_relaxed);
@@ -128,19 +130,21 @@ static void run_rectangle(void *context, ptrdiff_t index) {
     if (s.b_zero) // zeros beyond n: their columns are thrown away
         for (ptrdiff_t j = 0; j < round_up(j1 - j0, 16); j++)
             s.b_zero[j] = j0 + j < j1 ? b_zero(p, j0 + j) : 0;
-    for (ptrdiff_t j = j0; j < j1; j += t->nc)
-        for (ptrdiff_t i = i0; i < i1; i += t->strip) run_strip(t, &s, i, MIN(t->strip, i1 - i), j0, j, MIN(t->nc, j1 - j));
+    for (ptrdiff_t u = u0; u < u1; u += t->block) {
+        const ptrdiff_t j = tw_int_unit(&p->b, u), n = tw_int_unit(&p->b, MIN(u + t->block, u1)) - j;
+        for (ptrdiff_t i = i0; i < i1; i += t->strip) run_strip(t, &s, i, MIN(t->strip, i1 - i), j0, j, n);
+    }
 }
 
 // Rows are shared out where there are many, for then the panels of b are read often enough by each; otherwise columns.
 static ptrdiff_t cut(const tw_int_product *p, int threads, double ns, plan *t) {
-    const ptrdiff_t n = p->b.n, width = p->b.width;
-    ptrdiff_t want = threads == 1 ? 1 : MAX(threads, MIN(4 * threads, (ptrdiff_t)(ns / PIECE_NS)));
-    const int by_rows = p->m >= 8 * threads * t->strip || n <= width;
+    const ptrdiff_t units = p->b.units;
+    const ptrdiff_t want = threads == 1 ? 1 : MAX(threads, MIN(4 * threads, (ptrdiff_t)(ns / PIECE_NS)));
+    const int by_rows = p->m >= 8 * threads * t->strip || units == 1;
     t->rows = by_rows ? round_up(pieces(p->m, want), t->strip) : p->m;
-    t->columns = by_rows ? n : round_up(pieces(n, want), width);
+    t->units = by_rows ? units : pieces(units, want);
     t->down = pieces(p->m, t->rows);
-    return t->down * pieces(n, t->columns);
+    return t->down * pieces(units, t->units);
 }
 
 int tw_run_int_product(const tw_int_product *p) {
@@ -151,11 +155,12 @@ int tw_run_int_product(const tw_int_product *p) {
     const double ns = estimate(p);
     plan t = {.product = p, .has_b_zero = has_b_zero(p), .strip = b->kernels->rows[b->width / b->kernels->lanes - 1]};
     const ptrdiff_t tasks = cut(p, tw_threads_for(ns), ns, &t);
-    // panels of nc columns stay in half of L2 while all rows pass, and finished sums in a third of L1
-    ptrdiff_t most = t.rows > t.strip ? tuned->l2_bytes / 2 / (MAX(b->words, 1) * 4) : t.columns;
+    // blocks of b stay in half of L2 while all rows pass, and finished sums in a third of L1
+    ptrdiff_t most = t.rows > t.strip ? tuned->l2_bytes / 2 / (MAX(b->words, 1) * 4 * b->width) : t.units;
     if (p->finish)
-        most = MIN(most, tuned->l1_bytes / 3 / (t.strip * 4));
-    t.nc = round_up(pieces(t.columns, pieces(t.columns, MAX(most, b->width))), b->width);
+        most = MIN(most, tuned->l1_bytes / 3 / (t.strip * 4 * b->width));
+    t.block = pieces(t.units, pieces(t.units, MAX(most, 1)));
+    t.nc = (t.block + 1) * b->width;
     tw_parallel(tasks, ns, run_rectangle, &t);
     return atomic_load_explicit(&t.code, memory_order_relaxed);
 }

@@ -11,7 +11,7 @@ typedef struct {
     const char *a;
     ptrdiff_t a_row, a_col;
     int a_is_unsigned;
-    uint32_t flip;             // of each byte of a
+    int flip;                  // XOR of each byte of a
     const int32_t *a_zero, *b_zero;
     ptrdiff_t a_zero_step, b_zero_step;
     int32_t a_shift, b_shift;  // added to the zero points

@@ -47,7 +47,7 @@ static tw_int_product product(const tw_qgemm_kernels *g, const tw_qgemm_call *ca
     return (tw_int_product){
         .m = call->m, .b = tw_int_layout(g, call->k, call->n, call->packed),
         .a = call->a.data, .a_row = call->a.row, .a_col = call->a.col, .a_is_unsigned = is_unsigned,
-        .flip = flips ? 0x80808080u : 0,
+        .flip = flips ? 0x80 : 0,
         .a_zero = call->a_zero, .b_zero = call->b_zero, .a_zero_step = call->a_zero_step, .b_zero_step = call->b_zero_step,
         .a_shift = flips ? (is_unsigned ? -SHIFT : SHIFT) : 0,
         .b_shift = g->depth == 4 && call->b_type == TW_UINT8 ? -SHIFT : 0,

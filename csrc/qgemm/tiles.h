@@ -6,8 +6,8 @@
 //      word of a0 -> | c  | c  | c  |   m x nv vectors    DEPTH elements in the place of the multiply-add.
 //      word of a1 -> | c  | c  | c  |   of c
 //
-// Registers: m * nv for c, nv for b, 1 for a, 1 for the flip. With 32 (AVX-512, NEON): 8 x 3 + 3 + 2 = 29; 16 + 1 + 2;
-// 14 x 2 + 2 + 2 = 32; 6 x 4 + 4 + 2 = 30. With 16 (AVX2, SSE2): 6 x 2 + 2 + 1 = 15 and one product; 12 + 1 + 1.
+// Registers: m * nv for c, nv for b, 1 for a. With 32 (AVX-512, NEON): 8 x 3 + 3 + 1 = 28; 16 + 1 + 1; 14 x 2 + 2 + 1 = 31;
+// 6 x 4 + 4 + 1 = 29. With 16 (AVX2, SSE2): 6 x 2 + 2 + 1 = 15 and one product; 12 + 1 + 1.
 // Sums are exact modulo 2^32 in any order, so that k may be cut where that helps.
 #include "../isa/dot.h"
 #include "../isa/isa.h"
@@ -30,15 +30,6 @@
 #endif
 _Static_assert(ROWS_1 <= TW_MAX_STRIP, "the driver keeps a strip's zero points and sums in arrays of TW_MAX_STRIP");
 
-// vpxord takes a word of a from memory and spreads it: for nothing, as long as there is a load to be made
-#ifdef __AVX512VNNI__
-enum { FLIPS = 1 };
-#else
-enum { FLIPS = 0 };
-#endif
-
-INLINE wvec spread(const void *word, wvec flip) { return FLIPS ? w_set1(word_at(word)) ^ flip : w_set1(word_at(word)); }
-
 // c before the products: - a_zero sum b - b_zero (sum a - k a_zero)
 INLINE void start(const int m, const int nv, wvec (*acc)[TW_MAX_VECTORS], const int32_t *sums, const int32_t *b_zero,
                   const tw_strip *t) {
@@ -58,12 +49,11 @@ INLINE void start(const int m, const int nv, wvec (*acc)[TW_MAX_VECTORS], const 
 }
 
 // One word of each row: from a on, a_row bytes apart.
-INLINE void step(const int m, const int nv, wvec (*acc)[TW_MAX_VECTORS], const char *a, ptrdiff_t a_row, wvec flip,
-                 const uint32_t *b) {
+INLINE void step(const int m, const int nv, wvec (*acc)[TW_MAX_VECTORS], const char *a, ptrdiff_t a_row, const uint32_t *b) {
     wvec bv[TW_MAX_VECTORS];
     UNROLL for (int j = 0; j < nv; j++) bv[j] = w_load(b + j * LANES);
     UNROLL for (int i = 0; i < m; i++) {
-        const wvec av = spread(a + i * a_row, flip);
+        const wvec av = w_set1(word_at(a + i * a_row));
         UNROLL for (int j = 0; j < nv; j++) acc[i][j] = w_dot(acc[i][j], av, bv[j]);
     }
 }
@@ -71,17 +61,16 @@ INLINE void step(const int m, const int nv, wvec (*acc)[TW_MAX_VECTORS], const c
 // `ways` steps are taken at a time, each into sums of its own: a dot product takes 4 cycles, and few rows are few sums.
 INLINE void tile(const int m, const int nv, const int ways, ptrdiff_t words, const char *a, const uint32_t *b, const int32_t *sums,
                  const int32_t *b_zero, int32_t *c, ptrdiff_t last, const tw_strip *t) {
-    const wvec flip = w_set1(t->flip);
     const ptrdiff_t a_row = t->a_row;
     wvec acc[TW_MAX_STRIP][TW_MAX_VECTORS];
     start(m, nv, acc, sums, b_zero, t);
     UNROLL for (int i = m; i < ways * m; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = (wvec){0};
     ptrdiff_t p = 0;
     for (; p + ways <= words; p += ways)
-        UNROLL for (int w = 0; w < ways; w++, a += 4, b += nv * LANES) step(m, nv, acc + w * m, a, a_row, flip, b);
+        UNROLL for (int w = 0; w < ways; w++, a += 4, b += nv * LANES) step(m, nv, acc + w * m, a, a_row, b);
     if (ways > 1)
-        for (; p < words; p++, a += 4, b += nv * LANES) step(m, nv, acc, a, a_row, flip, b);
-    if (t->tail) step(m, nv, acc, (const char *)t->tail, 4, flip, b);
+        for (; p < words; p++, a += 4, b += nv * LANES) step(m, nv, acc, a, a_row, b);
+    if (t->tail) step(m, nv, acc, (const char *)t->tail, 4, b);
     UNROLL for (int i = m; i < ways * m; i++) UNROLL for (int j = 0; j < nv; j++) acc[i % m][j] += acc[i][j];
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++) {
         int32_t *to = c + i * t->c_row + j * LANES;
@@ -93,15 +82,15 @@ INLINE void tile(const int m, const int nv, const int ways, ptrdiff_t words, con
 }
 
 static void sum_rows(ptrdiff_t m, ptrdiff_t words, const void *a, const tw_strip *t, int32_t *sums) {
-    const wvec ones = w_set1(DEPTH == 4 ? 0x01010101 : 0x00010001), flip = w_set1(t->flip);
+    const wvec ones = w_set1(DEPTH == 4 ? 0x01010101 : 0x00010001);
     for (ptrdiff_t i = 0; i < m; i++) {
         const char *row = (const char *)a + i * t->a_row;
-        wvec sum = {0}, rest = flip;
+        wvec sum = {0}, rest = {0};
         ptrdiff_t p = 0;
-        for (; p + LANES <= words; p += LANES) sum = w_dot(sum, w_load(row + 4 * p) ^ flip, ones);
+        for (; p + LANES <= words; p += LANES) sum = w_dot(sum, w_load(row + 4 * p), ones);
         memcpy(&rest, row + 4 * p, (size_t)(words - p) * 4);
-        sum = w_dot(sum, rest ^ flip, ones);
-        if (t->tail) sum[0] = w_dot(sum, w_set1(t->tail[i]) ^ flip, ones)[0];
+        sum = w_dot(sum, rest, ones);
+        if (t->tail) sum[0] = w_dot(sum, w_set1(t->tail[i]), ones)[0];
         uint32_t total = 0;
         for (int lane = 0; lane < LANES; lane++) total += sum[lane];
         sums[i] = (int32_t)total;
@@ -131,7 +120,6 @@ const tw_qgemm_kernels TW_NAME(tw_qgemm) = {
     .lanes = LANES,
     .depth = DEPTH,
     .a_unsigned = A_UNSIGNED,
-    .flips = FLIPS,
     .vectors = NV,
     .alone = NV == 3 ? 4 : 2,
     .rows = {ROWS_1, ROWS_2, ROWS_3, ROWS_4},
