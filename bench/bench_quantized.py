@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 import tilewright as tw
-from conftest import kernels_of
-from tilewright.bench import Expectation, interleaved, roof
+from tilewright.bench import Expectation, contestants, interleaved, roof
 from tilewright.bench.accuracy import poisoned
 from tilewright.bench.report import part_text, ratio_text, time_text
 from tilewright.core import registry
@@ -46,9 +45,9 @@ def case(what: str, numbers: str) -> Case:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("what", "numbers", "kernel"), [
-        pytest.param(what, numbers, kernel.values[0], id=f"{what}-{numbers}-{kernel.id}".replace(" ", "-"))
-        for what, ways in WAYS.items() for numbers, op in ways.items() for kernel in kernels_of(op, False)
-        if kernel.values[0].backend in BACKENDS])
+        pytest.param(what, numbers, kernel, id=f"{what}-{numbers}-{kernel.backend}".replace(" ", "-"))
+        for what, ways in WAYS.items() for numbers, op in ways.items()
+        for kernel in contestants(registry.spec(op))[0] if kernel.backend in BACKENDS])
 
 
 def bench_quantized(what: str, numbers: str, kernel: Any, measure: Callable[..., None]) -> None:

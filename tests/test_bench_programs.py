@@ -10,6 +10,7 @@ import pytest
 
 import tilewright as tw
 from tilewright.bench import timing
+from tilewright.core import native
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -68,6 +69,23 @@ def test_threads_are_held_against_one(monkeypatch: pytest.MonkeyPatch) -> None:
             assert all(ratio > 0 for ratio in threads.speedups(op, next(iter(columns.values())), tw.backends()[0], 2))
     assert tw.get_num_threads() == before
     assert [threads.cell(0.9, 1.0), threads.cell(0.9, 0.92), threads.cell(1.8, 1.0)] == ["**0.90**", "0.90", "1.80"]
+
+
+def test_quantized_weights_beside_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    quantized = importlib.import_module("bench_quantized")
+    monkeypatch.setitem(quantized.WAYS, "1x33x64, weights only", quantized.WAYS[quantized.ROW])
+    backend = next((name for name in quantized.BACKENDS if name in tw.backends()), "numpy")
+    assert quantized.row("1x33x64, weights only", backend)[:2] == ["1x33x64, weights only", backend]
+    assert [cell.count("**") for cell in quantized.row("1x33x64, weights only", backend)[2:]] == [0, 2, 2]
+
+
+def test_a_peak_for_each_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    report, used = importlib.import_module("report"), [native.int8_isa()] if native.lib is not None else []
+    monkeypatch.setattr(report.native, "int8_isas", lambda: used)
+    _, _, *rows = report.peaks().splitlines()
+    assert [row.split(" | ")[2] for row in rows] == used
 
 
 def test_the_tables_have_their_places(peers) -> None:
