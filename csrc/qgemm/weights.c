@@ -85,7 +85,7 @@ static void pack_blocks(const packing *s, ptrdiff_t j, ptrdiff_t columns, ptrdif
                 if (s->layout->bits == 8)
                     blocks[t * width + column] = (char)from[p + t];
                 else
-                    lanes[t / 8 * width] |= (uint32_t)(from[(p + t) / 2] >> (p + t) % 2 * 4 & 15) << t % 8 * 4;
+                    lanes[t / 8 * width] |= (uint32_t)((from[(p + t) / 2] >> (p + t) % 2 * 4 & 15) ^ 8) << t % 8 * 4;
         }
 }
 

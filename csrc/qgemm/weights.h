@@ -15,7 +15,7 @@ typedef struct tw_weight_kernels tw_weight_kernels;
 //     blocks          depth k each, the last one filled up with zeros: width * 4 bytes
 //
 //     8 bits: depth 4    k0: width bytes   k1   k2   k3          one load widens to a vector
-//     4 bits: depth 8    width lanes of 32 bits, each the 8 successive k of a column, the first lowest
+//     4 bits: depth 8    width lanes of 32 bits, each the 8 successive k of a column, the first lowest, raised by 8
 typedef struct {
     const tw_weight_kernels *kernels; // the instruction set, with which the layout goes
     ptrdiff_t n, k, group_size;

@@ -29,10 +29,13 @@ INLINE vec weight(const int bits, const char *block, const int t, const int v) {
         return v_to_real(v_load_s8((const int8_t *)block + t * WIDTH + v * LANES));
     const ivec lanes = v_load_s32((const int32_t *)block + v * LANES);
 #if LOOKUP == 16 // which looks at the low 4 bits alone
-    static const real signed_nibble[16] = {0, 1, 2, 3, 4, 5, 6, 7, -8, -7, -6, -5, -4, -3, -2, -1};
-    return v_lookup(signed_nibble, lanes >> 4 * t, 16);
-#else
-    return v_to_real(lanes << (28 - 4 * t) >> 28);
+    static const real value[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
+    return v_lookup(value, lanes >> 4 * t, 16);
+#else // or-ed into a float whose ones stand at bit `at`; conversion would take one shift more (AVX2 2.9 ms, 2.6; SSE2 7.9, 6.5)
+    const int at = t < 5 ? 4 * t : 4 * t - 20;
+    const real base = 1 << (23 - at);
+    const ivec raised = ((t < 5 ? lanes : lanes >> 20) & (15 << at)) | v_bits(v_set1(base));
+    return v_from_bits(raised) - v_set1(base + 8);
 #endif
 }
 
