@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tilewright.core.quantized import QuantizedMatrix
 from tilewright.core.registry import BYTES, Call, Kernel
 from tilewright.kernels.gemm.spec import activate
 
@@ -45,12 +46,13 @@ def _qlinear(call: Call, outs: Sequence[np.ndarray]) -> None:
 
 
 def _how(call: Call) -> str:
-    return "NumPy's BLAS in float64"
+    floats = call.packed is not None and isinstance(w := call.packed[0], QuantizedMatrix) and w.method == "weight-only"
+    return "NumPy's BLAS" + (", of the weights brought back to floats" if floats else " in float64")
 
 
 KERNELS = [
     Kernel("matmul_integer", "numpy", _matmul_integer, dtypes=BYTES, describe=_how),
     Kernel("qlinear_matmul", "numpy", _qlinear_matmul, dtypes=BYTES, describe=_how),
-    Kernel("quantized_linear", "numpy", _quantized_linear, dtypes=("float32",)),
+    Kernel("quantized_linear", "numpy", _quantized_linear, dtypes=("float32",), describe=_how),
     Kernel("qlinear", "numpy", _qlinear, dtypes=BYTES, describe=_how),
 ]

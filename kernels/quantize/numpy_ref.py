@@ -26,8 +26,12 @@ def _dynamic(call: Call, outs: Sequence[np.ndarray]) -> None:
         out[...] = value
 
 
+def _how(call: Call) -> str:
+    return "NumPy"
+
+
 KERNELS = [
-    Kernel("quantize_linear", "numpy", _quantize, dtypes=INTEGERS),
-    Kernel("dequantize_linear", "numpy", _dequantize, dtypes=(*INTEGERS, "int32")),
-    Kernel("dynamic_quantize_linear", "numpy", _dynamic, dtypes=("float32",)),
+    Kernel("quantize_linear", "numpy", _quantize, dtypes=INTEGERS, describe=_how),
+    Kernel("dequantize_linear", "numpy", _dequantize, dtypes=(*INTEGERS, "int32"), describe=_how),
+    Kernel("dynamic_quantize_linear", "numpy", _dynamic, dtypes=("float32",), describe=_how),
 ]

@@ -187,7 +187,8 @@ def call(op: str, inputs: tuple, attrs: dict[str, Any], out: Any = None, backend
         return outs if len(outs) > 1 else out
     outs = tuple(np.empty(shape, dtype) for shape, dtype in c.outputs)
     kernel.run(c, c.kernel_outs(outs))
-    return outs if len(outs) > 1 else outs[0] if outs[0].ndim else outs[0][()]
+    results = tuple(out if out.ndim else out[()] for out in outs)  # NumPy's scalars for those without axes
+    return results if len(results) > 1 else results[0]
 
 
 def _outs(c: Call, out: Any) -> tuple[np.ndarray, ...]:

@@ -52,7 +52,7 @@ def dequantize_linear(x: Any, x_scale: Any, x_zero_point: Any = None, *, axis: i
     return call("dequantize_linear", (x, x_scale, x_zero_point), {"axis": axis, "block_size": block_size}, out, backend)
 
 
-def dynamic_quantize_linear(x: Any, *, backend: str | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def dynamic_quantize_linear(x: Any, *, backend: str | None = None) -> tuple[np.ndarray, np.float32, np.uint8]:
     """ONNX's DynamicQuantizeLinear: (y uint8, y_scale float32, y_zero_point uint8) from x's own range, 0 included.
 
     The scale is (max - min) / 255, or 1 where that is 0. Where x holds a NaN or an infinity, or its range is no
@@ -60,8 +60,8 @@ def dynamic_quantize_linear(x: Any, *, backend: str | None = None) -> tuple[np.n
 
     >>> import numpy as np, tilewright as tw
     >>> y, scale, zero = tw.dynamic_quantize_linear(np.array([0.0, 127.5, -127.5], np.float32))
-    >>> y, float(scale), int(zero)
-    (array([128, 255,   0], dtype=uint8), 1.0, 128)
+    >>> y, scale, zero
+    (array([128, 255,   0], dtype=uint8), np.float32(1.0), np.uint8(128))
     """
     c = door(backend)
     if c is not None and (y := c.dynamic_quantize_linear(x, None, None, None)) is not NotImplemented:
