@@ -22,9 +22,11 @@
 // and, where TW_BITS is 32, integers:
 //
 //     v_to_int v_to_real     to nearest even, |a| < 2^22 | each lane of an ivec as a real
-//     v_larger v_largest_int the larger of each two lanes | the largest lane
+//     v_larger v_larger_unsigned           of each two lanes
+//     v_largest_int          the largest lane
 //     v_load_s8 _u8 _s16 _u16 _s32         LANES integers of that type, widened; v_load_s8_left: the first `left`
 //     v_store_8 v_store_16   the low 8 or 16 bits of each lane; v_store_8_left
+//     v_store_bytes          the lanes of four vectors as bytes, held to 0 .. 255
 //
 //     V_EACH V_WRITE         loops over a contiguous array: whole vectors, then the first lanes of one
 //
@@ -181,6 +183,7 @@ INLINE vec v_scale_normal(vec a, vec n) { return a * v_pow2(v_max(v_set1(-MAX_PO
 #if TW_BITS == 32
 INLINE vec v_to_real(ivec a) { return __builtin_convertvector(a, vec); }
 
+#ifndef V_HAS_REDUCE
 INLINE int32_t v_largest_int(ivec a) {
     int32_t t[LANES];
     memcpy(t, &a, sizeof t);
@@ -188,6 +191,7 @@ INLINE int32_t v_largest_int(ivec a) {
         for (int i = 0; i < w; i++) t[i] = t[i] > t[i + w] ? t[i] : t[i + w];
     return t[0];
 }
+#endif
 
 INLINE ivec v_load_s32(const int32_t *p) {
     ivec a;
@@ -206,7 +210,8 @@ V_LOAD_LEFT(s8, int8_t)
 V_LOAD_LEFT(u8, uint8_t)
 V_LOAD_LEFT(s16, int16_t)
 V_LOAD_LEFT(u16, uint16_t)
-V_LOAD_LEFT(s32, int32_t)
+
+INLINE ivec v_load_s32_left(const int32_t *p, ptrdiff_t left) { return left == LANES ? v_load_s32(p) : v_load_s32_n(p, left); }
 
 #define V_STORE_LEFT(bits) \
     INLINE void v_store_##bits##_left(uint##bits##_t *p, ivec a, ptrdiff_t left) { \

@@ -55,11 +55,19 @@ INLINE real v_largest(vec a) { return v_unord(a, a) ? I(reduce_add)(a) : I(reduc
 #if TW_BITS == 32
 INLINE ivec v_to_int(vec a) { return (ivec)_mm512_cvtps_epi32(a); }
 INLINE ivec v_larger(ivec a, ivec b) { return (ivec)_mm512_max_epi32((__m512i)a, (__m512i)b); }
+INLINE ivec v_larger_unsigned(ivec a, ivec b) { return (ivec)_mm512_max_epu32((__m512i)a, (__m512i)b); }
+INLINE int32_t v_largest_int(ivec a) { return _mm512_reduce_max_epi32((__m512i)a); }
 INLINE ivec v_load_s8(const int8_t *p) { return (ivec)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)); }
 INLINE ivec v_load_u8(const uint8_t *p) { return (ivec)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
 INLINE ivec v_load_s16(const int16_t *p) { return (ivec)_mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
 INLINE ivec v_load_u16(const uint16_t *p) { return (ivec)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)); }
+INLINE ivec v_load_s32_n(const int32_t *p, ptrdiff_t n) { return (ivec)_mm512_maskz_loadu_epi32(v_lanes(n), p); }
 INLINE void v_store_8(uint8_t *p, ivec a) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8((__m512i)a)); }
+INLINE void v_store_bytes(uint8_t *p, ivec a, ivec b, ivec c, ivec d) {
+    const __m512i ab = _mm512_packs_epi32((__m512i)a, (__m512i)b), cd = _mm512_packs_epi32((__m512i)c, (__m512i)d);
+    const __m512i turn = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);  // packing goes by 16 bytes
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi32(turn, _mm512_packus_epi16(ab, cd)));
+}
 INLINE void v_store_16(uint16_t *p, ivec a) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16((__m512i)a)); }
 #endif
 #undef I

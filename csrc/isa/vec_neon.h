@@ -51,6 +51,7 @@ INLINE vec v_lookup(const real *table, ivec i, int n) {
 #if TW_BITS == 32
 INLINE ivec v_to_int(vec a) { return vcvtnq_s32_f32(a); }
 INLINE ivec v_larger(ivec a, ivec b) { return vmaxq_s32(a, b); }
+INLINE ivec v_larger_unsigned(ivec a, ivec b) { return (ivec)vmaxq_u32((uint32x4_t)a, (uint32x4_t)b); }
 INLINE ivec v_load_s16(const int16_t *p) { return vmovl_s16(vld1_s16(p)); }
 INLINE ivec v_load_u16(const uint16_t *p) { return (ivec)vmovl_u16(vld1_u16(p)); }
 INLINE ivec v_load_s8(const int8_t *p) {
@@ -63,10 +64,20 @@ INLINE ivec v_load_u8(const uint8_t *p) {
     memcpy(&four, p, 4);
     return (ivec)vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four))));
 }
+INLINE ivec v_load_s32_n(const int32_t *p, ptrdiff_t n) {
+    ivec v = {0};
+    for (int i = 0; i < LANES; i++)
+        if (i < n) v[i] = p[i];
+    return v;
+}
 INLINE void v_store_8(uint8_t *p, ivec a) {
     const int16x4_t low = vmovn_s32(a);
     const uint32_t four = vget_lane_u32(vreinterpret_u32_s8(vmovn_s16(vcombine_s16(low, low))), 0);
     memcpy(p, &four, 4);
+}
+INLINE void v_store_bytes(uint8_t *p, ivec a, ivec b, ivec c, ivec d) {
+    const int16x8_t ab = vcombine_s16(vqmovn_s32(a), vqmovn_s32(b)), cd = vcombine_s16(vqmovn_s32(c), vqmovn_s32(d));
+    vst1q_u8(p, vcombine_u8(vqmovun_s16(ab), vqmovun_s16(cd)));
 }
 INLINE void v_store_16(uint16_t *p, ivec a) { vst1_u16(p, vreinterpret_u16_s16(vmovn_s32(a))); }
 #endif

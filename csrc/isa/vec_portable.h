@@ -60,6 +60,10 @@ INLINE void v_store_8(uint8_t *p, ivec a) {
     const int four = _mm_cvtsi128_si32(_mm_packs_epi16(low, low));
     memcpy(p, &four, 4);
 }
+INLINE void v_store_bytes(uint8_t *p, ivec a, ivec b, ivec c, ivec d) {
+    const __m128i ab = _mm_packs_epi32((__m128i)a, (__m128i)b), cd = _mm_packs_epi32((__m128i)c, (__m128i)d);
+    _mm_storeu_si128((__m128i *)p, _mm_packus_epi16(ab, cd));
+}
 INLINE void v_store_16(uint16_t *p, ivec a) { _mm_storel_epi64((__m128i *)p, v_low_16(a)); }
 INLINE __m128i v_four_bytes(const void *p) {  // each of them four times, in a lane
     int four;
@@ -74,6 +78,13 @@ INLINE ivec v_to_int(vec a) { return v_bits(a + 0x1.8p23f) - v_bits(v_set1(0x1.8
 INLINE void v_store_8(uint8_t *p, ivec a) {
     for (int i = 0; i < LANES; i++) p[i] = (uint8_t)a[i];
 }
+INLINE void v_store_bytes(uint8_t *p, ivec a, ivec b, ivec c, ivec d) {
+    const ivec all[] = {a, b, c, d};
+    for (int i = 0; i < 4 * LANES; i++) {
+        const int32_t t = all[i / LANES][i % LANES];
+        p[i] = (uint8_t)(t < 0 ? 0 : t > 255 ? 255 : t);
+    }
+}
 INLINE void v_store_16(uint16_t *p, ivec a) {
     for (int i = 0; i < LANES; i++) p[i] = (uint16_t)a[i];
 }
@@ -81,6 +92,13 @@ INLINE ivec v_load_s8(const int8_t *p) { return (ivec){p[0], p[1], p[2], p[3]}; 
 INLINE ivec v_load_u8(const uint8_t *p) { return (ivec){p[0], p[1], p[2], p[3]}; }
 #endif
 INLINE ivec v_larger(ivec a, ivec b) { return (a & (a > b)) | (b & ~(a > b)); }
+INLINE ivec v_larger_unsigned(ivec a, ivec b) { return v_larger(a ^ INT32_MIN, b ^ INT32_MIN) ^ INT32_MIN; }
+INLINE ivec v_load_s32_n(const int32_t *p, ptrdiff_t n) {
+    ivec v = {0};
+    for (int i = 0; i < LANES; i++)
+        if (i < n) v[i] = p[i];
+    return v;
+}
 INLINE ivec v_load_s16(const int16_t *p) { return (ivec){p[0], p[1], p[2], p[3]}; }
 INLINE ivec v_load_u16(const uint16_t *p) { return (ivec){p[0], p[1], p[2], p[3]}; }
 #endif

@@ -21,8 +21,8 @@ typedef struct {
     tw_quantize_map *quantize[2];  // to integers of 8 bits, of 16
     tw_dequantize_map *dequantize_s8, *dequantize_u8, *dequantize_s16, *dequantize_u16, *dequantize_s32;
 
-    // Widens the range -range[0] .. range[1], which holds 0, by n elements. A NaN makes one of the two a NaN.
-    void (*widen)(ptrdiff_t n, const float *x, float *range);
+    // The range of n elements and 0: -range[0] .. range[1], both from +0 on. A NaN makes one of the two a NaN.
+    void (*find_range)(ptrdiff_t n, const float *x, float *range);
 
     // Each of m rows of n floats as uint8 over its own range: q, a scale (NaN where the row is not finite) and a zero point
     // for each. Rows of q are whole vectors: up to TW_ROW_PAD - 1 bytes beyond n are written.

@@ -76,29 +76,30 @@ DEQUANTIZE(s32)
 
 // ---- the range of floats
 //
-// The bits of floats from +0 on are integers in the same order, and above infinity stand the positive NaNs; negative floats
-// are negative integers. So the largest integer from 0 on is the largest float from 0 on, or a NaN; with all signs changed
-// it is the least, negated, or a NaN that was negative.
+// Floats from +0 on, and above infinity the positive NaNs, have the bits of integers in the same order; negative ones, seen
+// as unsigned, follow after those, also by magnitude. So the largest integer from 0 on is the largest float from 0 on, or a
+// NaN; and the largest unsigned is the least float, or a negative NaN, or no negative number at all.
 
-static void widen(ptrdiff_t n, const float *x, float *range) {
+static void find_range(ptrdiff_t n, const float *x, float *range) {
     ivec low[4], high[4];
-    for (int k = 0; k < 4; k++) low[k] = v_bits(v_set1(range[0])), high[k] = v_bits(v_set1(range[1]));
+    for (int k = 0; k < 4; k++) low[k] = high[k] = (ivec){0};
     ptrdiff_t i = 0;
     for (; i + 4 * LANES <= n; i += 4 * LANES)
         V_UNROLL for (int k = 0; k < 4; k++) {
             const ivec bits = v_bits(v_load(x + i + k * LANES));
-            low[k] = v_larger(low[k], bits ^ v_bits(V_SIGN));
+            low[k] = v_larger_unsigned(low[k], bits);
             high[k] = v_larger(high[k], bits);
         }
     for (; i < n; i += LANES) {
         const ivec bits = v_bits(v_load_n(x + i, n - i < LANES ? n - i : LANES));
-        low[0] = v_larger(low[0], bits ^ v_bits(V_SIGN));
+        low[0] = v_larger_unsigned(low[0], bits);
         high[0] = v_larger(high[0], bits);
     }
-    const int32_t least = v_largest_int(v_larger(v_larger(low[0], low[1]), v_larger(low[2], low[3])));
-    const int32_t most = v_largest_int(v_larger(v_larger(high[0], high[1]), v_larger(high[2], high[3])));
-    memcpy(range, &least, sizeof least);
-    memcpy(range + 1, &most, sizeof most);
+    const ivec least = v_larger_unsigned(v_larger_unsigned(low[0], low[1]), v_larger_unsigned(low[2], low[3]));
+    const ivec most = v_larger(v_larger(high[0], high[1]), v_larger(high[2], high[3]));
+    const int32_t below = v_largest_int(least ^ INT32_MIN), above = v_largest_int(most);  // the first from -2^31 on
+    memcpy(range, &(int32_t){below < 0 ? 0 : below}, sizeof below);
+    memcpy(range + 1, &above, sizeof above);
 }
 
 #include "rows.h"
@@ -111,7 +112,7 @@ const tw_quantize_kernels TW_NAME(tw_quantize) = {
     .dequantize_s16 = dequantize_s16,
     .dequantize_u16 = dequantize_u16,
     .dequantize_s32 = dequantize_s32,
-    .widen = widen,
+    .find_range = find_range,
     .quantize_rows = quantize_rows,
     .rescale = rescale,
 };

@@ -109,8 +109,8 @@ static void raise_to(atomic_int *most, float x) {
 static void widen(const tw_elementwise *job, ptrdiff_t at, ptrdiff_t n, void *const *data) {
     (void)at;
     extremes *shared = (extremes *)job->context;
-    float range[2] = {0, 0};
-    TW_PICK(tw_quantize)->widen(n, data[X], range);
+    float range[2];
+    TW_PICK(tw_quantize)->find_range(n, data[X], range);
     raise_to(&shared->below, range[0]);
     raise_to(&shared->above, range[1]);
 }
