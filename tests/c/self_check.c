@@ -280,6 +280,8 @@ static void check_special_values(void) {
     expect(isnan(y[3]) && y[4] == INFINITY, "relu keeps NaN and infinity");
 }
 
+#include "quantized.h"
+
 int main(void) {
     if (tw_isa_error()) printf("%s\n", tw_isa_error());
     check_products();
@@ -291,6 +293,7 @@ int main(void) {
     for (int i = 0; i < 12; i++) check_gradients(i * 7, 1 + i * 9, 3 + i * 5, i % 3 * 0.5, 1 + i % 2);
     for (int m = 0; m < 80; m += m < 9 ? 1 : 14)
         for (int kind = 0; kind < 8; kind++) check_weights(m, kind & 1 ? 4 : 8, kind >> 1 & 1);
+    check_quantized();
     check_maps();
     check_special_values();
     printf("isa %s, complaints %d\n", tw_isa(), complaints);
