@@ -1,6 +1,8 @@
 """The fast doors of quantization and of layers on integers: what they take, and that they agree with the long way."""
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -100,3 +102,17 @@ def test_static_layers_and_products(kind: type) -> None:
     for to in ({}, {"y_scale": 2.5, "y_zero_point": kind(3)}):
         for activation in (None, "relu"):
             same(tw.qlinear, a, 0.01, kind(3), w, bias, activation=activation, **to)
+
+
+@pytest.mark.parametrize(("prepare", "slot"), [(tw.pack, "numba_b"), (tw.quantize_weight, "numba")])
+def test_threads_that_make_a_form_at_once_share_the_first(prepare: Any, slot: str) -> None:
+    """A second one in its place would free what a door still reads."""
+    matrix, meet = prepare(np.ones((3, 4), np.float32)), threading.Barrier(2)
+
+    def make(_: Any) -> object:
+        meet.wait(timeout=30)  # both have found the slot empty
+        return object()
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: matrix.form(slot, make), range(2))
+    assert first is second

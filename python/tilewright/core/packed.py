@@ -1,6 +1,7 @@
 """PackedMatrix: a matrix that many products share, in the layouts that their kernels read."""
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -9,6 +10,24 @@ import numpy as np
 from . import arrays, native
 from .errors import DTypeError, ShapeError
 from .registry import BYTES, FLOATS, HALVES
+
+_filling = threading.Lock()
+
+
+def fill_once(owner: Any, slot: str, make: Callable[[], Any]) -> Any:
+    """What is in a slot of an immutable object, made if need be.
+
+    Threads that meet here all make it, and the first to have done so fills the slot for good: doors read what is there
+    while they hold no reference to it.
+    """
+    found = getattr(owner, slot)
+    if found is None:
+        made = make()
+        with _filling:
+            found = getattr(owner, slot)
+            if found is None:
+                object.__setattr__(owner, slot, found := made)
+    return found
 
 
 class PackedMatrix:
@@ -36,12 +55,8 @@ class PackedMatrix:
         set_once("_matrix", matrix)
 
     def form(self, slot: str, make: Callable[[np.ndarray], Any]) -> Any:
-        """What is in a slot, made from the plain matrix if need be; threads that meet here both make it."""
-        found = getattr(self, slot)
-        if found is None:
-            found = make(self._matrix)
-            super().__setattr__(slot, found)
-        return found
+        """What is in a slot, made from the plain matrix if need be."""
+        return fill_once(self, slot, lambda: make(self._matrix))
 
     def make_c(self, transpose: bool) -> Any:
         """The form of the C doors; one that finds the slot empty calls this."""

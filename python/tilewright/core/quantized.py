@@ -8,6 +8,7 @@ import numpy as np
 
 from . import arrays, native
 from .errors import ArgumentError, DTypeError, ShapeError
+from .packed import fill_once
 from .registry import FLOATS, HALVES
 
 METHODS = ("dynamic", "weight-only")
@@ -61,12 +62,8 @@ class QuantizedMatrix:
             super().__setattr__(name, value)
 
     def form(self, slot: str, make: Callable[[QuantizedMatrix], Any]) -> Any:
-        """What is in the slot of a backend, made if need be; threads that meet here both make it."""
-        found = getattr(self, slot)
-        if found is None:
-            found = make(self)
-            super().__setattr__(slot, found)
-        return found
+        """What is in the slot of a backend, made if need be."""
+        return fill_once(self, slot, lambda: make(self))
 
     def make_c(self) -> Any:
         """The form of the C doors; one that finds the slot empty calls this."""
