@@ -313,18 +313,22 @@ def _gemm_gradient(run: Any, inputs: tuple, outputs: tuple, grads: tuple, attrs:
     return da, db, None if c is None else arrays.sum_to(attrs.get("beta", 1.0) * dy, c.shape)
 
 
+def before_activation(run: Any, op: str, dy: Any, x: Any, w: Any, bias: Any, activation: str | None) -> Any:
+    """The gradient by what a layer's activation was applied to, which is computed once more."""
+    if activation is None:
+        return dy
+    more = {"approximate": "tanh"} if activation == "gelu_tanh" else {}
+    return run(activation.removesuffix("_tanh") + "_backward", dy, run(op, x, w, bias), **more)
+
+
 def _linear_gradient(run: Any, inputs: tuple, outputs: tuple, grads: tuple, attrs: dict) -> tuple:
     x, w, bias, residual = inputs
     if isinstance(w, QuantizedMatrix):
         gradient = spec("quantized_linear").gradient
         assert gradient is not None
         return gradient(run, inputs, outputs, grads, attrs)
-    dy, activation = grads[0], attrs.get("activation")
-    dresidual = None if residual is None else dy
-    if activation is not None:
-        z = run("linear", x, w, bias)
-        more = {"approximate": "tanh"} if activation == "gelu_tanh" else {}
-        dy = run(("gelu" if activation == "gelu_tanh" else activation) + "_backward", dy, z, **more)
+    dy = before_activation(run, "linear", grads[0], x, w, bias, attrs.get("activation"))
+    dresidual = None if residual is None else grads[0]
     if isinstance(w, PackedMatrix):
         dbias = None if bias is None else dy.reshape(-1, dy.shape[-1]).sum(0)
         return run("matmul", dy, w), None, dbias, dresidual

@@ -26,7 +26,7 @@ from tilewright.core.errors import ArgumentError, DTypeError, ShapeError
 from tilewright.core.packed import PackedMatrix
 from tilewright.core.quantized import QuantizedMatrix
 from tilewright.core.registry import BYTES, FLOATS, HALVES, Call, Spec
-from tilewright.kernels.gemm.spec import ACTIVATIONS, LIPSCHITZ, activate, dot_bound
+from tilewright.kernels.gemm.spec import ACTIVATIONS, LIPSCHITZ, activate, before_activation, dot_bound
 from tilewright.kernels.quantize.spec import scales, zero_points
 
 from . import parts, samples
@@ -304,12 +304,8 @@ def _quantized_linear_bound(call: Call, expected: tuple) -> tuple:
 def _quantized_linear_gradient(run: Any, inputs: tuple, outputs: tuple, grads: tuple, attrs: dict) -> tuple:
     """Through the weights as they stand for: x is taken as it was before it was quantized."""
     x, w, bias, residual = inputs
-    dy, activation = grads[0], attrs.get("activation")
-    dresidual = None if residual is None else dy
-    if activation is not None:
-        z = run("quantized_linear", x, w, bias)
-        more = {"approximate": "tanh"} if activation == "gelu_tanh" else {}
-        dy = run(("gelu" if activation == "gelu_tanh" else activation) + "_backward", dy, z, **more)
+    dy = before_activation(run, "quantized_linear", grads[0], x, w, bias, attrs.get("activation"))
+    dresidual = None if residual is None else grads[0]
     dbias = None if bias is None else dy.reshape(-1, dy.shape[-1]).sum(0)
     return run("matmul", dy, w.dequantize()), None, dbias, dresidual
 
