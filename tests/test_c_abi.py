@@ -27,12 +27,12 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("isa", native.isas())
+@pytest.mark.parametrize("isa", native.int8_isas())
 def test_plain_c_program(program: Path, isa: str) -> None:
     env = {**os.environ, "TILEWRIGHT_ISA": isa}
     done = subprocess.run([program], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"isa {isa}, complaints 0" in done.stdout
+    assert f"isa {isa.partition('_')[0]}, complaints 0" in done.stdout
     assert "tw_cblas_sgemm: lda is less than A's rows are long; nothing was computed" in done.stderr
 
 

@@ -280,10 +280,17 @@ static void check_special_values(void) {
     expect(isnan(y[3]) && y[4] == INFINITY, "relu keeps NaN and infinity");
 }
 
+#include "integers.h"
 #include "quantized.h"
 
-int main(void) {
+int main(int argc, char **argv) { // "integers": those alone
     if (tw_isa_error()) printf("%s\n", tw_isa_error());
+    check_integer_products();
+    check_quantized();
+    if (argc > 1 && !strcmp(argv[1], "integers")) {
+        printf("int8 isa %s, complaints %d\n", tw_int8_isa(), complaints);
+        return complaints > 100 ? 100 : complaints;
+    }
     check_products();
     check_tuning();
     check_cblas();
@@ -293,7 +300,6 @@ int main(void) {
     for (int i = 0; i < 12; i++) check_gradients(i * 7, 1 + i * 9, 3 + i * 5, i % 3 * 0.5, 1 + i % 2);
     for (int m = 0; m < 80; m += m < 9 ? 1 : 14)
         for (int kind = 0; kind < 8; kind++) check_weights(m, kind & 1 ? 4 : 8, kind >> 1 & 1);
-    check_quantized();
     check_maps();
     check_special_values();
     printf("isa %s, complaints %d\n", tw_isa(), complaints);
