@@ -47,7 +47,8 @@ def test_self_check_on_aarch64(self_check: Run) -> None:
     assert "isa neon, complaints 0" in self_check("max")
 
 
-@pytest.mark.parametrize(("cpu", "isa"), [("max", "neon_i8mm"), ("neoverse-n1", "neon_dotprod"), ("cortex-a72", "neon")])
+@pytest.mark.parametrize(("cpu", "isa"),
+                         [("max", "neon_i8mm"), ("neoverse-n1", "neon_dotprod"), ("cortex-a72", "neon")])
 def test_integer_products(cpu: str, isa: str, self_check: Run) -> None:
     """With usdot, with sdot alone, and with neither."""
     assert f"int8 isa {isa}, complaints 0" in self_check(cpu, "integers")
