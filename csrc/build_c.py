@@ -38,6 +38,7 @@ ISAS = {
 # the same of *.int.isa.c, whose rows are those of TW_INT_ISAS; a row that the compiler is too old for is left out
 INT_ISAS = {
     "x86_64": {
+        "avx512_amx": [*ISAS["x86_64"]["avx512"], "-mavx512vnni", "-mamx-tile", "-mamx-int8"],
         "avx512_vnni": [*ISAS["x86_64"]["avx512"], "-mavx512vnni"],
         "avx512": ISAS["x86_64"]["avx512"],
         "avx2_vnni": [*ISAS["x86_64"]["avx2"], "-mavxvnni"],

@@ -9,6 +9,7 @@
 //     w_dot(c, a, b)         c + a[0] b[0] + ... + a[DEPTH-1] b[DEPTH-1], lane by lane
 //
 //     ISA             LANES  DEPTH  elements of a, of b   w_dot
+//     avx512_amx         16      4  uint8     int8        vpdpbusd, and matrices (qgemm/matrix.h)
 //     avx512_vnni        16      4  uint8     int8        vpdpbusd
 //     avx512             16      2  int16     int16       vpmaddwd, vpaddd
 //     avx2_vnni           8      4  uint8     int8        vpdpbusd

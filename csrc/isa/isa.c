@@ -10,16 +10,32 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #define XCR0_AVX 0x6u // the system saves xmm and ymm
 #define XCR0_AVX512 0xe6u // and zmm and the masks
+#define XCR0_AMX 0x60000u // and the registers of the matrix unit
 #define AVX_VNNI (1u << 4) // leaf 7.1, eax
+#define AMX_INT8 (3u << 24) // leaf 7, edx: with AMX-TILE
 #define HAS(word, bits) (((word) & (unsigned)(bits)) == (unsigned)(bits))
 
 static unsigned xcr0(void) {
     unsigned low, high;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0)); // volatile: only where there is one, behind its test
     return low;
+}
+
+// Linux lets a process use the matrix unit once it has asked: its registers make signal frames 8 KiB larger.
+static int may_use_amx(void) {
+#ifdef __linux__
+    enum { REQUEST = 0x1023, TILE_DATA = 18 };  // ARCH_REQ_XCOMP_PERM, of asm/prctl.h since Linux 5.16
+    return syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
+#else
+    return 0;
+#endif
 }
 
 static int supported(const char *isa) {
@@ -34,8 +50,12 @@ static int supported(const char *isa) {
         return 1;
     if (!strcmp(isa, "avx2_vnni"))
         return __get_cpuid_count(7, 1, &a, &b, &c, &d) && HAS(a, AVX_VNNI);
-    return HAS(b7, bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL) && HAS(xcr0(), XCR0_AVX512) &&
-           (!strcmp(isa, "avx512") || HAS(c7, bit_AVX512VNNI));
+    if (!HAS(b7, bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL) || !HAS(xcr0(), XCR0_AVX512))
+        return 0;
+    if (!strcmp(isa, "avx512"))
+        return 1;
+    return HAS(c7, bit_AVX512VNNI) &&
+           (!strcmp(isa, "avx512_vnni") || (HAS(d7, AMX_INT8) && HAS(xcr0(), XCR0_AMX) && may_use_amx()));
 }
 #elif defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>

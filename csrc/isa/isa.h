@@ -18,7 +18,8 @@
 #if defined(__x86_64__)
 #define TW_ISAS(X, ...) X(avx512, __VA_ARGS__) X(avx2, __VA_ARGS__) X(baseline, __VA_ARGS__)
 #define TW_INT_ISAS(X, ...) \
-    X(avx512_vnni, __VA_ARGS__) X(avx512, __VA_ARGS__) X(avx2_vnni, __VA_ARGS__) X(avx2, __VA_ARGS__) X(baseline, __VA_ARGS__)
+    X(avx512_amx, __VA_ARGS__) X(avx512_vnni, __VA_ARGS__) X(avx512, __VA_ARGS__) X(avx2_vnni, __VA_ARGS__) \
+    X(avx2, __VA_ARGS__) X(baseline, __VA_ARGS__)
 #elif defined(__aarch64__)
 #define TW_ISAS(X, ...) X(neon, __VA_ARGS__)
 #define TW_INT_ISAS(X, ...) X(neon_i8mm, __VA_ARGS__) X(neon_dotprod, __VA_ARGS__) X(neon, __VA_ARGS__)

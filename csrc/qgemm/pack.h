@@ -44,33 +44,39 @@ INLINE void pack_panel(const int is_unsigned, ptrdiff_t k, ptrdiff_t n, ptrdiff_
     }
 }
 
-static void pack_b(int is_unsigned, ptrdiff_t k, ptrdiff_t n, ptrdiff_t width, const void *b, ptrdiff_t row, ptrdiff_t col,
-                   uint32_t *panel, int32_t *sums) {
+static void pack_b(int is_unsigned, ptrdiff_t words, ptrdiff_t k, ptrdiff_t n, ptrdiff_t width, const void *b, ptrdiff_t row,
+                   ptrdiff_t col, uint32_t *panel, int32_t *sums) {
     if (is_unsigned)
         pack_panel(1, k, n, width, b, row, col, panel);
     else
         pack_panel(0, k, n, width, b, row, col, panel);
+    const ptrdiff_t filled = (k + DEPTH - 1) / DEPTH;
+    memset(panel + filled * width, 0, (size_t)((words - filled) * width) * sizeof *panel);
     const wvec ones = w_set1(DEPTH == 4 ? 0x01010101 : 0x00010001);
     for (ptrdiff_t j = 0; j < width; j += LANES) {
         wvec sum = {0};
-        for (ptrdiff_t p = 0; p * DEPTH < k; p++) sum = w_dot(sum, ones, w_load(panel + p * width + j));
+        for (ptrdiff_t p = 0; p < filled; p++) sum = w_dot(sum, ones, w_load(panel + p * width + j));
         w_store(sums + j, sum);
     }
 }
 
 enum { SWAP = __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__ ? DEPTH - 1 : 0 }; // words are numbers: their first element is the lowest
 
-INLINE void pack_row(const int is_unsigned, ptrdiff_t k, const uint8_t *a, ptrdiff_t col, int flip, element *restrict to) {
+INLINE void pack_row(const int is_unsigned, ptrdiff_t k, ptrdiff_t words, const uint8_t *a, ptrdiff_t col, int flip,
+                     element *restrict to) {
     for (ptrdiff_t p = 0; p < k; p++)
         to[p ^ SWAP] = (element)(is_unsigned || DEPTH == 4 ? a[p * col] ^ flip : (int8_t)a[p * col]);
-    for (ptrdiff_t p = k; p % DEPTH; p++) to[p ^ SWAP] = 0;
+    for (ptrdiff_t p = k; p < words * DEPTH; p++) to[p ^ SWAP] = 0;
 }
 
-static void pack_a(int is_unsigned, ptrdiff_t m, ptrdiff_t k, const void *a_, ptrdiff_t row, ptrdiff_t col, int flip, uint32_t *to) {
+static void pack_a(int is_unsigned, ptrdiff_t m, ptrdiff_t k, ptrdiff_t words, const void *a_, ptrdiff_t row, ptrdiff_t col, int flip,
+                   uint32_t *words_of_a) {
     const uint8_t *a = a_;
-    for (ptrdiff_t i = 0; i < m; i++, a += row, to += (k + DEPTH - 1) / DEPTH)
+    for (ptrdiff_t i = 0; i < m; i++, a += row) {
+        element *to = (element *)(words_of_a + i * words);
         if (is_unsigned)
-            col == 1 ? pack_row(1, k, a, 1, flip, (element *)to) : pack_row(1, k, a, col, flip, (element *)to);
+            col == 1 ? pack_row(1, k, words, a, 1, flip, to) : pack_row(1, k, words, a, col, flip, to);
         else
-            col == 1 ? pack_row(0, k, a, 1, flip, (element *)to) : pack_row(0, k, a, col, flip, (element *)to);
+            col == 1 ? pack_row(0, k, words, a, 1, flip, to) : pack_row(0, k, words, a, col, flip, to);
+    }
 }

@@ -18,7 +18,7 @@ static ptrdiff_t round_up(ptrdiff_t n, ptrdiff_t unit) { return (n + unit - 1) /
 static char *first_line(const void *packed) { return (char *)round_up((ptrdiff_t)packed, LINE); }
 
 tw_int_panels tw_int_layout(const tw_qgemm_kernels *g, ptrdiff_t k, ptrdiff_t n, const void *packed) {
-    tw_int_panels b = {.kernels = g, .k = k, .n = n, .words = (k + g->depth - 1) / g->depth, .columns = round_up(n, g->lanes)};
+    tw_int_panels b = {.kernels = g, .k = k, .n = n, .words = round_up((k + g->depth - 1) / g->depth, g->step), .columns = round_up(n, g->lanes)};
     b.width = b.columns <= g->alone * g->lanes ? b.columns : g->vectors * g->lanes;
     const int left_over = b.columns > b.width && b.columns % b.width == g->lanes && b.width == 3 * g->lanes;
     b.units = b.width ? (b.columns + b.width - 1) / b.width - left_over : 0;
@@ -28,7 +28,8 @@ tw_int_panels tw_int_layout(const tw_qgemm_kernels *g, ptrdiff_t k, ptrdiff_t n,
 }
 
 size_t tw_int_bytes(const tw_qgemm_kernels *g, ptrdiff_t k, ptrdiff_t n) {
-    const size_t words = ((size_t)k + g->depth - 1) / g->depth, columns = ((size_t)n + 15) / 16 * 16;
+    const size_t words = (((size_t)k + g->depth - 1) / g->depth + g->step - 1) / g->step * g->step;
+    const size_t columns = ((size_t)n + 15) / 16 * 16;
     size_t bytes;
     if (k < 0 || n < 0 || __builtin_mul_overflow(columns, words + 1, &bytes) || __builtin_mul_overflow(bytes, 4, &bytes) ||
         __builtin_add_overflow(bytes, 2 * LINE, &bytes))
@@ -48,7 +49,7 @@ static void pack_range(void *context, ptrdiff_t begin, ptrdiff_t end) {
     for (ptrdiff_t j = tw_int_unit(to, begin), width; j < tw_int_unit(to, end); j += width) {
         width = tw_int_width(to, j);
         const ptrdiff_t n = to->n - j < width ? to->n - j : width;
-        to->kernels->pack_b(p->is_unsigned, to->k, n, width, (const char *)p->b.data + j * p->b.col, p->b.row, p->b.col,
+        to->kernels->pack_b(p->is_unsigned, to->words, to->k, n, width, (const char *)p->b.data + j * p->b.col, p->b.row, p->b.col,
                             to->panels + j * to->words, to->sums + j);
     }
 }

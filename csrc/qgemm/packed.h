@@ -13,7 +13,7 @@
 
 typedef struct {
     const tw_qgemm_kernels *kernels;
-    ptrdiff_t k, n, words;      // words of a column
+    ptrdiff_t k, n, words;      // words of a column of a panel: beyond k zeros
     ptrdiff_t width, columns;   // of all panels but the last; of all of them
     int32_t *sums;              // `columns` of them
     uint32_t *panels;           // that of column j begins at panels + j * words

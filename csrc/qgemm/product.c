@@ -16,17 +16,30 @@
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 #define DOT_NS 0.2    // one w_dot: two a cycle on Zen 5
+#define UNIT_NS 0.04  // the same work by a matrix unit
 #define WORD_NS 0.08  // a word of b from beyond L2: 50 GB/s
 #define PIECE_NS 1500 // of work for a thread at a time, at least
+// A matrix unit is opened for so many w_dot and more: 32x64x64 takes as long with it as without, 128x128x128 half as long.
+#define UNIT_DOTS 2000
+// Its strips take so many words of k at a time where the sums stay in L1: 1 KiB of 32 rows does, too. A layer of 2048x2048x2048 at
+// 1.9 Tops/s reaches 2.2 with it. Sums that go to memory would be read from there again.
+enum { KC = 256 };
+enum { LINE = 64, FEW_COLUMNS = 64 }; // bytes of a cache line; rows across lines are copied where more columns read them
 
 static ptrdiff_t pieces(ptrdiff_t n, ptrdiff_t most) { return (n + most - 1) / most; }
 static ptrdiff_t round_up(ptrdiff_t n, ptrdiff_t unit) { return pieces(n, unit) * unit; }
+
+const tw_matrix_unit *tw_int_matrix(const tw_int_panels *b, ptrdiff_t m) {
+    const ptrdiff_t lanes = b->kernels->lanes, depth = b->kernels->depth;
+    const double dots = (double)m * (double)pieces(b->k, depth) * (double)pieces(b->n, lanes);
+    return m > 1 && dots >= UNIT_DOTS ? b->kernels->matrix : NULL;
+}
 
 // About what one thread takes.
 static double estimate(const tw_int_product *p) {
     const tw_int_panels *b = &p->b;
     const double words = (double)(b->words + 8) * (double)b->columns; // eight more stand for the writing of c
-    return words * ((double)p->m / b->kernels->lanes * DOT_NS + (p->m < 8 ? WORD_NS : 0));
+    return words * ((double)p->m / b->kernels->lanes * (p->matrix ? UNIT_NS : DOT_NS) + (p->m < 8 ? WORD_NS : 0));
 }
 
 int tw_int_threads(const tw_int_product *p) { return tw_threads_for(estimate(p)); }
@@ -46,10 +59,13 @@ typedef struct {
     uint32_t *a;     // packed rows
     int32_t *b_zero; // of the columns of the rectangle
     int32_t *sums;   // of a strip, nc columns
+    ptrdiff_t open;  // rows that the matrix unit is open for
 } scratch;
 
 int tw_int_reads_in_place(const tw_int_product *p) {
-    return p->b.kernels->depth == 4 && p->a_col == 1 && p->flip == 0;
+    if (p->b.kernels->depth != 4 || p->a_col != 1 || p->flip != 0)
+        return 0;
+    return !p->matrix || p->b.n <= FEW_COLUMNS || ((uintptr_t)p->a | (uintptr_t)p->a_row) % LINE == 0;
 }
 
 // Zero points of the elements as tiles see them.
@@ -73,44 +89,72 @@ static int take_scratch(const plan *t, scratch *s) {
     uint32_t *memory = a + zeros + sums ? tw_workspace((size_t)(a + zeros + sums) * 4) : NULL;
     if (a + zeros + sums && !memory)
         return 0;
-    *s = (scratch){a ? memory : NULL, zeros ? (int32_t *)memory + a : NULL, sums ? (int32_t *)memory + a + zeros : NULL};
+    *s = (scratch){.a = a ? memory : NULL, .b_zero = zeros ? (int32_t *)memory + a : NULL,
+                   .sums = sums ? (int32_t *)memory + a + zeros : NULL};
     return 1;
 }
 
+// What tiles read of m rows of a.
+typedef struct {
+    const char *a;
+    ptrdiff_t words; // of a row; what is left of it is in tail
+    uint32_t tail[TW_MAX_STRIP * TW_MATRIX_WORDS];
+    int32_t zeros[TW_MAX_STRIP], sums[TW_MAX_STRIP];
+    tw_strip strip;
+} rows;
+
+static void take_rows(const plan *t, const scratch *s, ptrdiff_t i, ptrdiff_t m, rows *r) {
+    const tw_int_product *p = t->product;
+    const tw_qgemm_kernels *g = p->b.kernels;
+    ptrdiff_t bytes = p->b.k;
+    r->a = p->a + i * p->a_row;
+    r->strip = (tw_strip){.m = m, .a_row = p->a_row, .tail_words = p->matrix ? TW_MATRIX_WORDS : 1,
+                          .a_is_signed = p->matrix && !p->a_is_unsigned, .a_zero = r->zeros, .row_sums = r->sums,
+                          .one_zero = p->a_zero_step == 0 && !s->b_zero};
+    if (s->a) {
+        const ptrdiff_t row = p->matrix ? p->b.words : pieces(p->b.k, g->depth);
+        g->pack_a(p->a_is_unsigned, m, p->b.k, row, r->a, p->a_row, p->a_col, p->flip, s->a);
+        r->a = (const char *)s->a, r->strip.a_row = bytes = row * 4;
+    }
+    const ptrdiff_t left = bytes % (4 * r->strip.tail_words);
+    r->words = (bytes - left) / 4;
+    if (left) {
+        r->strip.tail = r->tail;
+        memset(r->tail, 0, (size_t)(m * r->strip.tail_words) * 4);
+        for (ptrdiff_t q = 0; q < m; q++)
+            memcpy(r->tail + q * r->strip.tail_words, r->a + q * r->strip.a_row + r->words * 4, (size_t)left);
+    }
+    for (ptrdiff_t q = 0; q < (r->strip.one_zero ? 1 : m); q++) r->zeros[q] = a_zero(p, i + q);
+    if (s->b_zero) {
+        g->sum_rows(m, r->words, r->a, &r->strip, r->sums);
+        for (ptrdiff_t q = 0; q < m; q++)
+            r->sums[q] = (int32_t)((uint32_t)r->sums[q] - (uint32_t)p->b.k * (uint32_t)r->zeros[q]);
+    }
+}
+
 // Rows i .. i+m-1 times columns j .. j+n-1 of c; j0: where the rectangle begins.
-static void run_strip(const plan *t, const scratch *s, ptrdiff_t i, ptrdiff_t m, ptrdiff_t j0, ptrdiff_t j, ptrdiff_t n) {
+static void run_strip(const plan *t, scratch *s, ptrdiff_t i, ptrdiff_t m, ptrdiff_t j0, ptrdiff_t j, ptrdiff_t n) {
     const tw_int_product *p = t->product;
     const tw_int_panels *b = &p->b;
-    const tw_qgemm_kernels *g = b->kernels;
-    uint32_t tail[TW_MAX_STRIP];
-    int32_t zeros[TW_MAX_STRIP], row_sums[TW_MAX_STRIP];
-    const char *a = p->a + i * p->a_row;
-    const ptrdiff_t left = b->k % g->depth, words = left ? b->words - 1 : b->words;
-    tw_strip strip = {.a_row = p->a_row, .c_row = s->sums ? t->nc : p->c_row, .a_zero = zeros, .row_sums = row_sums,
-                      .one_zero = p->a_zero_step == 0 && !s->b_zero};
-    if (s->a) {
-        g->pack_a(p->a_is_unsigned, m, b->k, a, p->a_row, p->a_col, p->flip, s->a);
-        a = (const char *)s->a, strip.a_row = b->words * 4;
-    } else if (left) {
-        strip.tail = tail;
-        for (ptrdiff_t r = 0; r < m; r++) {
-            tail[r] = 0;
-            memcpy(&tail[r], a + r * p->a_row + words * 4, (size_t)left);
-        }
-    }
-    const ptrdiff_t whole = s->a ? b->words : words;
-    for (ptrdiff_t r = 0; r < (strip.one_zero ? 1 : m); r++)
-        zeros[r] = a_zero(p, i + r);
-    if (s->b_zero) {
-        g->sum_rows(m, whole, a, &strip, row_sums);
-        for (ptrdiff_t r = 0; r < m; r++) row_sums[r] = (int32_t)((uint32_t)row_sums[r] - (uint32_t)b->k * (uint32_t)zeros[r]);
-    }
     int32_t *c = s->sums ? s->sums : p->c + i * p->c_row + j;
-    for (ptrdiff_t at = j, width; at < j + n; at += width) {
-        width = tw_int_width(b, at);
-        const ptrdiff_t nv = width / g->lanes, columns = MIN(j + n - at, width);
-        g->tile[nv - 1][m - 1](whole, a, b->panels + at * b->words, b->sums + at, s->b_zero ? s->b_zero + at - j0 : NULL,
-                               c + at - j, columns - (nv - 1) * g->lanes, &strip);
+    rows r;
+    take_rows(t, s, i, m, &r);
+    r.strip.c_row = s->sums ? t->nc : p->c_row;
+    if (p->matrix && s->open != m)
+        p->matrix->open(s->open = m);
+    const ptrdiff_t kc = p->matrix && s->sums ? KC : MAX(r.words, 1);
+    const uint32_t *tail = r.strip.tail;
+    for (ptrdiff_t from = 0; from == 0 || from < r.words; from += kc) {
+        const ptrdiff_t words = MIN(r.words - from, kc);
+        r.strip.goes_on = from > 0;
+        r.strip.tail = from + words == r.words ? tail : NULL;
+        for (ptrdiff_t at = j, width; at < j + n; at += width) {
+            width = tw_int_width(b, at);
+            const ptrdiff_t nv = width / b->kernels->lanes, columns = s->sums ? width : MIN(j + n - at, width);
+            tw_int_tile *tile = p->matrix ? p->matrix->tile[p->a_is_unsigned][nv - 1] : b->kernels->tile[nv - 1][m - 1];
+            tile(words, r.a + from * 4, b->panels + at * b->words + from * width, b->sums + at,
+                 s->b_zero ? s->b_zero + at - j0 : NULL, c + at - j, columns - (nv - 1) * b->kernels->lanes, &r.strip);
+        }
     }
     if (s->sums)
         p->finish(p->context, i, j, m, n, s->sums, t->nc);
@@ -134,6 +178,8 @@ static void run_rectangle(void *context, ptrdiff_t index) {
         const ptrdiff_t j = tw_int_unit(&p->b, u), n = tw_int_unit(&p->b, MIN(u + t->block, u1)) - j;
         for (ptrdiff_t i = i0; i < i1; i += t->strip) run_strip(t, &s, i, MIN(t->strip, i1 - i), j0, j, n);
     }
+    if (s.open)
+        p->matrix->close();
 }
 
 // Rows are shared out where there are many, for then the panels of b are read often enough by each; otherwise columns.
@@ -153,7 +199,7 @@ int tw_run_int_product(const tw_int_product *p) {
         return TW_OK;
     const tw_gemm_tuning *tuned = tw_gemm_tuned();
     const double ns = estimate(p);
-    plan t = {.product = p, .has_b_zero = has_b_zero(p), .strip = b->kernels->rows[b->width / b->kernels->lanes - 1]};
+    plan t = {.product = p, .has_b_zero = has_b_zero(p), .strip = p->matrix ? p->matrix->rows : b->kernels->rows[b->width / b->kernels->lanes - 1]};
     const ptrdiff_t tasks = cut(p, tw_threads_for(ns), ns, &t);
     // blocks of b stay in half of L2 while all rows pass, and finished sums in a third of L1
     ptrdiff_t most = t.rows > t.strip ? tuned->l2_bytes / 2 / (MAX(b->words, 1) * 4 * b->width) : t.units;

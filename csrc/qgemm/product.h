@@ -8,6 +8,7 @@
 typedef struct {
     ptrdiff_t m;
     tw_int_panels b;
+    const tw_matrix_unit *matrix; // that computes it, or NULL
     const char *a;
     ptrdiff_t a_row, a_col;
     int a_is_unsigned;
@@ -23,6 +24,9 @@ typedef struct {
 
 // Computes all of it, on as many threads as are worth it. TW_OK or TW_NO_MEMORY.
 int tw_run_int_product(const tw_int_product *p);
+
+// The matrix unit, if it is to compute a product of so many rows with b; else NULL.
+const tw_matrix_unit *tw_int_matrix(const tw_int_panels *b, ptrdiff_t m);
 
 // How many threads that would be, and whether they read the rows of a where they lie.
 int tw_int_threads(const tw_int_product *p);

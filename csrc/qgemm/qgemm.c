@@ -43,9 +43,11 @@ tw_qgemm_call tw_qgemm_at(const tw_qgemm_call *call, ptrdiff_t index) {
 }
 
 static tw_int_product product(const tw_qgemm_kernels *g, const tw_qgemm_call *call) {
-    const int is_unsigned = call->a_type == TW_UINT8, flips = g->depth == 4 && is_unsigned != g->a_unsigned;
+    const tw_int_panels b = tw_int_layout(g, call->k, call->n, call->packed);
+    const tw_matrix_unit *matrix = tw_int_matrix(&b, call->m);
+    const int is_unsigned = call->a_type == TW_UINT8, flips = g->depth == 4 && is_unsigned != g->a_unsigned && !matrix;
     return (tw_int_product){
-        .m = call->m, .b = tw_int_layout(g, call->k, call->n, call->packed),
+        .m = call->m, .b = b, .matrix = matrix,
         .a = call->a.data, .a_row = call->a.row, .a_col = call->a.col, .a_is_unsigned = is_unsigned,
         .flip = flips ? 0x80 : 0,
         .a_zero = call->a_zero, .b_zero = call->b_zero, .a_zero_step = call->a_zero_step, .b_zero_step = call->b_zero_step,

@@ -20,7 +20,11 @@
 #define ROWS_2 14
 #define ROWS_3 8
 #define ROWS_4 6
+#ifdef __AMX_INT8__
+#define NV 2 // as wide as two registers of the matrix unit
+#else
 #define NV 3
+#endif
 #else
 #define ROWS_1 12
 #define ROWS_2 6
@@ -32,7 +36,8 @@ _Static_assert(ROWS_1 <= TW_MAX_STRIP, "the driver keeps a strip's zero points a
 
 // c before the products: - a_zero sum b - b_zero (sum a - k a_zero)
 INLINE void start(const int m, const int nv, wvec (*acc)[TW_MAX_VECTORS], const int32_t *sums, const int32_t *b_zero,
-                  const tw_strip *t) {
+                  const tw_strip *t, ptrdiff_t first_row) {
+    const int32_t *a_zero = t->a_zero + first_row, *row_sums = t->row_sums + first_row;
     if (t->one_zero) {
         const wvec zero = w_set1(-(uint32_t)*t->a_zero);
         UNROLL for (int j = 0; j < nv; j++) {
@@ -42,10 +47,10 @@ INLINE void start(const int m, const int nv, wvec (*acc)[TW_MAX_VECTORS], const 
         return;
     }
     UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++)
-        acc[i][j] = w_set1(-(uint32_t)t->a_zero[i]) * w_load(sums + j * LANES);
+        acc[i][j] = w_set1(-(uint32_t)a_zero[i]) * w_load(sums + j * LANES);
     if (b_zero)
         UNROLL for (int i = 0; i < m; i++) UNROLL for (int j = 0; j < nv; j++)
-            acc[i][j] -= w_set1((uint32_t)t->row_sums[i]) * w_load(b_zero + j * LANES);
+            acc[i][j] -= w_set1((uint32_t)row_sums[i]) * w_load(b_zero + j * LANES);
 }
 
 // One word of each row: from a on, a_row bytes apart.
@@ -63,7 +68,7 @@ INLINE void tile(const int m, const int nv, const int ways, ptrdiff_t words, con
                  const int32_t *b_zero, int32_t *c, ptrdiff_t last, const tw_strip *t) {
     const ptrdiff_t a_row = t->a_row;
     wvec acc[TW_MAX_STRIP][TW_MAX_VECTORS];
-    start(m, nv, acc, sums, b_zero, t);
+    start(m, nv, acc, sums, b_zero, t, 0);
     UNROLL for (int i = m; i < ways * m; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = (wvec){0};
     ptrdiff_t p = 0;
     for (; p + ways <= words; p += ways)
@@ -81,21 +86,38 @@ INLINE void tile(const int m, const int nv, const int ways, ptrdiff_t words, con
     }
 }
 
-static void sum_rows(ptrdiff_t m, ptrdiff_t words, const void *a, const tw_strip *t, int32_t *sums) {
+INLINE wvec add_up(const tw_strip *t, wvec sum, wvec elements) {
     const wvec ones = w_set1(DEPTH == 4 ? 0x01010101 : 0x00010001);
+    return t->a_is_signed ? w_dot(sum, ones, elements) : w_dot(sum, elements, ones);
+}
+
+static void sum_rows(ptrdiff_t m, ptrdiff_t words, const void *a, const tw_strip *t, int32_t *sums) {
     for (ptrdiff_t i = 0; i < m; i++) {
         const char *row = (const char *)a + i * t->a_row;
         wvec sum = {0}, rest = {0};
         ptrdiff_t p = 0;
-        for (; p + LANES <= words; p += LANES) sum = w_dot(sum, w_load(row + 4 * p), ones);
+        for (; p + LANES <= words; p += LANES) sum = add_up(t, sum, w_load(row + 4 * p));
         memcpy(&rest, row + 4 * p, (size_t)(words - p) * 4);
-        sum = w_dot(sum, rest, ones);
-        if (t->tail) sum[0] = w_dot(sum, w_set1(t->tail[i]), ones)[0];
+        sum = add_up(t, sum, rest);
+        if (t->tail) {
+            memset(&rest, 0, sizeof rest);
+            memcpy(&rest, t->tail + i * t->tail_words, (size_t)t->tail_words * 4);
+            sum = add_up(t, sum, rest);
+        }
         uint32_t total = 0;
         for (int lane = 0; lane < LANES; lane++) total += sum[lane];
         sums[i] = (int32_t)total;
     }
 }
+
+#ifdef __AMX_INT8__
+#include "matrix.h"
+#define MATRIX &matrix_unit
+#define STEP TW_MATRIX_WORDS
+#else
+#define MATRIX NULL
+#define STEP 1
+#endif
 
 // ---- instances and the table
 
@@ -124,6 +146,8 @@ const tw_qgemm_kernels TW_NAME(tw_qgemm) = {
     .alone = NV == 3 ? 4 : 2,
     .rows = {ROWS_1, ROWS_2, ROWS_3, ROWS_4},
     .tile = {tiles_1, tiles_2, tiles_3, tiles_4},
+    .matrix = MATRIX,
+    .step = STEP,
     .pack_b = pack_b,
     .pack_a = pack_a,
     .sum_rows = sum_rows,

@@ -7,10 +7,10 @@ So a cache folder shared by several machines holds one entry for each, and a for
     neon       4 x f32, 32 registers, fused multiply-add          baseline  4 x f32, 16 registers, none (SSE2)
 
 Products of integers have rows of their own, avx512_vnni and avx2_vnni, where the processor has a dot product of bytes
-(`HAS_VNNI`); any other row multiplies pairs of 16-bit integers. TILEWRIGHT_ISA (a name of either kind) forces a lower
-set: avx512 or avx2 without that product, avx2_vnni floats as with avx2. It must be set before Numba compiles anything:
-afterwards the process has one target, and `ISA` and `INT8_ISA` say which. TILEWRIGHT_CACHE_DIR moves the cache unless
-NUMBA_CACHE_DIR is set.
+(`HAS_VNNI`; avx512_amx means the same here); any other row multiplies pairs of 16-bit integers. TILEWRIGHT_ISA (a name
+of either kind) forces a lower set: avx512 or avx2 without that product, avx2_vnni floats as with avx2. It must be set
+before Numba compiles anything: afterwards the process has one target, and `ISA` and `INT8_ISA` say which.
+TILEWRIGHT_CACHE_DIR moves the cache unless NUMBA_CACHE_DIR is set.
 
 A trap: Numba's cache looks at the source file of the cached function only, not at the functions that it calls. After an
 edit in this folder, delete the cached files of the kernels that use it (`__pycache__/*.nbi`, or the cache folder).
@@ -31,7 +31,8 @@ from numba.core.registry import cpu_target
 from tilewright.core.errors import ArgumentError
 
 _AVX512 = ("avx512f", "avx512bw", "avx512dq", "avx512vl")
-_ABOVE = {"avx512_vnni": (), "avx512": ("avx512vnni", "avxvnni"), "avx2_vnni": ("avx512", "avx10", "amx", "evex512"),
+_ABOVE = {"avx512_amx": (), "avx512_vnni": (), "avx512": ("avx512vnni", "avxvnni"),
+          "avx2_vnni": ("avx512", "avx10", "amx", "evex512"),
           "avx2": ("avx512", "avx10", "amx", "evex512", "avxvnni"),
           "baseline": ("avx", "amx", "fma", "f16c", "xop", "sse3", "ssse3", "sse4", "vaes", "vpclmul", "gfni")}
 
