@@ -17,7 +17,8 @@
 #define MAX(a, b) ((a) > (b) ? (a) : (b))
 #define DOT_NS 0.2    // one w_dot: two a cycle on Zen 5
 #define UNIT_NS 0.04  // the same work by a matrix unit
-#define WORD_NS 0.08  // a word of b from beyond L2: 50 GB/s
+#define CACHED_NS 0.02 // a word of b from L2: 200 GB/s
+#define WORD_NS 0.12  // from beyond it: 33 GB/s
 #define PIECE_NS 1500 // of work for a thread at a time, at least
 // A matrix unit is opened for so many w_dot and more: 32x64x64 takes as long with it as without, 128x128x128 half as long.
 #define UNIT_DOTS 2000
@@ -35,11 +36,14 @@ const tw_matrix_unit *tw_int_matrix(const tw_int_panels *b, ptrdiff_t m) {
     return m > 1 && dots >= UNIT_DOTS ? b->kernels->matrix : NULL;
 }
 
+static ptrdiff_t bytes_of_b(const tw_int_panels *b) { return b->words * b->columns * 4; }
+
 // About what one thread takes.
 static double estimate(const tw_int_product *p) {
     const tw_int_panels *b = &p->b;
     const double words = (double)(b->words + 8) * (double)b->columns; // eight more stand for the writing of c
-    return words * ((double)p->m / b->kernels->lanes * (p->matrix ? UNIT_NS : DOT_NS) + (p->m < 8 ? WORD_NS : 0));
+    const double fetch = bytes_of_b(b) > tw_gemm_tuned()->l2_bytes ? WORD_NS : CACHED_NS;
+    return words * ((double)p->m / b->kernels->lanes * (p->matrix ? UNIT_NS : DOT_NS) + fetch);
 }
 
 int tw_int_threads(const tw_int_product *p) { return tw_threads_for(estimate(p)); }
@@ -182,11 +186,14 @@ static void run_rectangle(void *context, ptrdiff_t index) {
         p->matrix->close();
 }
 
-// Rows are shared out where there are many, for then the panels of b are read often enough by each; otherwise columns.
+// Rows are shared out where there are many, for then the panels of b are read often enough by each, and by a matrix unit where there
+// are two strips a thread and b fits the L2 of each; otherwise columns. A thread that gets the same columns in the next call finds
+// them in its L2, if all threads' together hold b: then they get one piece each.
 static ptrdiff_t cut(const tw_int_product *p, int threads, double ns, plan *t) {
-    const ptrdiff_t units = p->b.units;
-    const ptrdiff_t want = threads == 1 ? 1 : MAX(threads, MIN(4 * threads, (ptrdiff_t)(ns / PIECE_NS)));
-    const int by_rows = p->m >= 8 * threads * t->strip || units == 1;
+    const ptrdiff_t units = p->b.units, l2 = tw_gemm_tuned()->l2_bytes, bytes = bytes_of_b(&p->b);
+    const int by_rows = p->m >= 8 * threads * t->strip || units == 1 || (p->matrix && p->m >= 2 * threads * t->strip && bytes <= l2 / 2);
+    const int one_each = !by_rows && bytes > l2 / 2 && bytes <= l2 * threads;
+    const ptrdiff_t want = threads == 1 || one_each ? threads : MAX(threads, MIN(4 * threads, (ptrdiff_t)(ns / PIECE_NS)));
     t->rows = by_rows ? round_up(pieces(p->m, want), t->strip) : p->m;
     t->units = by_rows ? units : pieces(units, want);
     t->down = pieces(p->m, t->rows);
