@@ -139,16 +139,22 @@ INLINE void v_store_left(real *p, vec a, ptrdiff_t left) {
 // y[i ..] = value, an expression in i and left, for 0 <= i < n; past the caches if stream.
 #define V_WRITE(n, y, stream, value) \
     do { \
+        V_WRITE_UNFENCED(n, y, stream, value); \
+        if (stream) v_fence(); \
+    } while (0)
+
+// The same for one of many rows, after which the caller makes them visible.
+#define V_WRITE_UNFENCED(n, y, stream, value) \
+    do { \
         ptrdiff_t i = 0; \
         if (stream) { \
             ptrdiff_t left = v_unaligned(y); \
             left = left < (n) ? left : (n); \
-            v_store_n((y), (value), left); \
+            if (left) v_store_n((y), (value), left); \
             for (i = left; i + LANES <= (n); i += LANES) { \
                 const ptrdiff_t left = LANES; \
                 v_stream((y) + i, (value)); \
             } \
-            v_fence(); \
         } else \
             for (; i + LANES <= (n); i += LANES) { \
                 const ptrdiff_t left = LANES; \

@@ -18,6 +18,7 @@ typedef struct {
     ptrdiff_t c_row;           // elements
     const uint32_t *tail;      // the last words of each row of a, where they are cut short, or NULL; zeros beyond k
     int tail_words;            // of a row: 1, or TW_MATRIX_WORDS
+    int past;                  // a matrix unit's sums go to c past the caches: whole lines
     int goes_on;               // a matrix unit adds to the sums in c, which are whole vectors, instead of starting anew
     int a_is_signed;           // its bytes, where they go to a matrix unit
     int one_zero;              // the same a_zero for all rows, and no b_zero

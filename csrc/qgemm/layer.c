@@ -19,7 +19,7 @@ static void finish_in_place(const tw_layer *l, ptrdiff_t i, ptrdiff_t j, ptrdiff
                             ptrdiff_t row) {
     float *y = tw_at(l->y, sizeof(float), i, j).data;
     l->kernels->rescale(m, n, sums, row, l->row_scale + i * l->row_step, l->row_step, l->col_scale + j,
-                        l->bias ? l->bias + j : NULL, y, l->y.row);
+                        l->bias ? l->bias + j : NULL, l->past && !l->activation, y, l->y.row);
     for (ptrdiff_t r = 0; l->activation && r < m; r++) l->activation(n, y + r * l->y.row, y + r * l->y.row, l->param);
 }
 
@@ -49,7 +49,7 @@ void tw_finish_layer(void *layer, ptrdiff_t i, ptrdiff_t j, ptrdiff_t m, ptrdiff
             const ptrdiff_t count = MIN(n - s, PIECE);
             const tw_matrix residual = l->residual.data ? tw_at(l->residual, sizeof *f, i + r, j + s) : l->residual;
             l->kernels->rescale(1, count, sums + r * row + s, row, l->row_scale + (i + r) * l->row_step, 0,
-                                l->col_scale + j + s, l->bias ? l->bias + j + s : NULL, f, 0);
+                                l->col_scale + j + s, l->bias ? l->bias + j + s : NULL, 0, f, 0);
             finish_row(l, count, residual, f);
             store(l, i + r, j + s, count, f);
         }

@@ -16,6 +16,7 @@ typedef struct {
     tw_matrix residual;  // data NULL: none
     int type;            // of y: TW_FLOAT32, TW_INT8 or TW_UINT8
     tw_matrix y;
+    int past;            // y is written past the caches, where that takes no second look at it
     const float *y_scale;  // for integers: of row i at i * y_step
     const int32_t *y_zero;
     ptrdiff_t y_scale_step, y_zero_step;

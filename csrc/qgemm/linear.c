@@ -102,7 +102,8 @@ int tw_qlinear(const tw_qlinear_call *call) {
     const int dynamic = call->x_type == TW_FLOAT32, y_size = call->y_type == TW_FLOAT32 ? 4 : 1;
     for (ptrdiff_t j = 0; call->zeros && j < call->n; j++) s.w_zero[j] = call->zeros[j];
     tw_layer layer = {.kernels = TW_PICK(tw_quantize), .row_scale = dynamic ? s.scale : &call->x_scale, .row_step = dynamic,
-                      .col_scale = call->scales, .type = call->y_type, .y_scale = &call->y_scale, .y_zero = &call->y_zero};
+                      .col_scale = call->scales, .type = call->y_type,
+                      .past = tw_qgemm_writes_past(call->m, call->n * y_size), .y_scale = &call->y_scale, .y_zero = &call->y_zero};
     if (call->bias)
         layer.bias = call->bias_step == 1 ? call->bias : copy_of(call->n, call->bias, call->bias_step, s.bias);
     if (call->activation != TW_NONE)

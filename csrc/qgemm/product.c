@@ -54,7 +54,7 @@ typedef struct {
     const tw_int_product *product;
     ptrdiff_t rows, units, down; // of a rectangle, in units of columns; rectangles in a column of c
     ptrdiff_t strip, block, nc;  // rows of a strip; units and columns of a block, at most
-    int has_b_zero;
+    int has_b_zero, past;        // past: c is written past the caches
     atomic_int code;
 } plan;
 
@@ -144,6 +144,7 @@ static void run_strip(const plan *t, scratch *s, ptrdiff_t i, ptrdiff_t m, ptrdi
     rows r;
     take_rows(t, s, i, m, &r);
     r.strip.c_row = s->sums ? t->nc : p->c_row;
+    r.strip.past = t->past;
     if (p->matrix && s->open != m)
         p->matrix->open(s->open = m);
     const ptrdiff_t kc = p->matrix && s->sums ? KC : MAX(r.words, 1);
@@ -206,7 +207,9 @@ int tw_run_int_product(const tw_int_product *p) {
         return TW_OK;
     const tw_gemm_tuning *tuned = tw_gemm_tuned();
     const double ns = estimate(p);
-    plan t = {.product = p, .has_b_zero = has_b_zero(p), .strip = p->matrix ? p->matrix->rows : b->kernels->rows[b->width / b->kernels->lanes - 1]};
+    const int whole_lines = ((uintptr_t)p->c | (uintptr_t)(p->c_row * 4) | (uintptr_t)(b->n * 4)) % LINE == 0;
+    plan t = {.product = p, .has_b_zero = has_b_zero(p), .past = !p->finish && whole_lines && tw_qgemm_writes_past(p->m, b->n * 4),
+              .strip = p->matrix ? p->matrix->rows : b->kernels->rows[b->width / b->kernels->lanes - 1]};
     const ptrdiff_t tasks = cut(p, tw_threads_for(ns), ns, &t);
     // blocks of b stay in half of L2 while all rows pass, and finished sums in a third of L1
     ptrdiff_t most = t.rows > t.strip ? tuned->l2_bytes / 2 / (MAX(b->words, 1) * 4 * b->width) : t.units;

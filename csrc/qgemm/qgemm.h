@@ -12,6 +12,9 @@ typedef void tw_finish(void *context, ptrdiff_t i, ptrdiff_t j, ptrdiff_t m, ptr
 // tw_second_workspace where b is not packed.
 int tw_qgemm_finish(const tw_qgemm_call *call, tw_finish *finish, void *context);
 
+// Whether m rows of results, of so many bytes each, are better written past the caches.
+int tw_qgemm_writes_past(ptrdiff_t m, ptrdiff_t bytes);
+
 // The same call for one index of the batch axes.
 tw_qgemm_call tw_qgemm_at(const tw_qgemm_call *call, ptrdiff_t index);
 

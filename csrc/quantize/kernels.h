@@ -29,9 +29,9 @@ typedef struct {
     void (*quantize_rows)(ptrdiff_t m, ptrdiff_t n, const float *x, ptrdiff_t x_row, uint8_t *q, ptrdiff_t q_row, float *scale,
                           int32_t *zero);
 
-    // y[i][j] = sums[i][j] * (row_scale[i * row_step] * col_scale[j]) + bias[j], for m x n; bias may be NULL
+    // y[i][j] = sums[i][j] * (row_scale[i * row_step] * col_scale[j]) + bias[j], for m x n; bias may be NULL. past: the caches
     void (*rescale)(ptrdiff_t m, ptrdiff_t n, const int32_t *sums, ptrdiff_t sums_row, const float *row_scale, ptrdiff_t row_step,
-                    const float *col_scale, const float *bias, float *y, ptrdiff_t y_row);
+                    const float *col_scale, const float *bias, int past, float *y, ptrdiff_t y_row);
 } tw_quantize_kernels;
 
 enum { TW_ROW_PAD = 16 };

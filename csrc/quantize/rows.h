@@ -54,18 +54,23 @@ static void quantize_rows(ptrdiff_t m, ptrdiff_t n, const float *x, ptrdiff_t x_
 
 // ---- sums
 
-INLINE void rescale_row(ptrdiff_t n, const int32_t *sums, real row_scale, const float *col_scale, const float *bias, float *y) {
+INLINE void rescale_row(const int past, ptrdiff_t n, const int32_t *sums, real row_scale, const float *col_scale, const float *bias,
+                        float *y) {
     const vec by = v_set1(row_scale);
 #define F (v_to_real(v_load_s32_left(sums + i, left)) * (by * v_load_left(col_scale + i, left)))
     if (bias)
-        V_WRITE(n, y, 0, F + v_load_left(bias + i, left));
+        V_WRITE_UNFENCED(n, y, past, F + v_load_left(bias + i, left));
     else
-        V_WRITE(n, y, 0, F);
+        V_WRITE_UNFENCED(n, y, past, F);
 #undef F
 }
 
 static void rescale(ptrdiff_t m, ptrdiff_t n, const int32_t *sums, ptrdiff_t sums_row, const float *row_scale,
-                    ptrdiff_t row_step, const float *col_scale, const float *bias, float *y, ptrdiff_t y_row) {
+                    ptrdiff_t row_step, const float *col_scale, const float *bias, int past, float *y, ptrdiff_t y_row) {
     for (ptrdiff_t r = 0; r < m; r++)
-        rescale_row(n, sums + r * sums_row, row_scale[r * row_step], col_scale, bias, y + r * y_row);
+        if (past)
+            rescale_row(1, n, sums + r * sums_row, row_scale[r * row_step], col_scale, bias, y + r * y_row);
+        else
+            rescale_row(0, n, sums + r * sums_row, row_scale[r * row_step], col_scale, bias, y + r * y_row);
+    if (past) v_fence();
 }
