@@ -88,6 +88,23 @@ def matmul_integer(a: Any, b: Any, a_zero_point: Any = None, b_zero_point: Any =
     return call("matmul_integer", (a, b, a_zero_point, b_zero_point), {}, out, backend)
 
 
+def matmul_maddubs(a: Any, b: Any, *, backend: str | None = None) -> tuple[Any, np.int64]:
+    """(y, clipped): a @ b as x86's vpmaddubsw computes it, and how many sums it clipped. matmul_integer never uses it.
+
+    a (…, M, K) uint8, b (…, K, N) int8 (or packed), with batches and vectors as in matmul; y int32. The instruction
+    holds a[2p] · b[2p] + a[2p + 1] · b[2p + 1] to -32768 ... 32767; where `clipped`, the number of such sums that this
+    changed, is 0, y is matmul_integer(a, b). It tells what programs that are built on the instruction make of a model.
+    The same on every processor. Raises ShapeError, and DTypeError for other dtypes.
+
+    >>> import numpy as np, tilewright as tw
+    >>> a, b = np.array([[255, 255, 1]], np.uint8), np.array([[127], [127], [-5]], np.int8)
+    >>> y, clipped = tw.matmul_maddubs(a, b)
+    >>> y, int(clipped), tw.matmul_integer(a, b)
+    (array([[32762]], dtype=int32), 1, array([[64765]], dtype=int32))
+    """
+    return call("matmul_maddubs", (a, b), {}, None, backend)
+
+
 def qlinear_matmul(a: Any, a_scale: Any, a_zero_point: Any, b: Any, b_scale: Any, b_zero_point: Any, y_scale: Any,
                    y_zero_point: Any, *, out: Any = None, backend: str | None = None) -> Any:
     """ONNX's QLinearMatMul: quantize_linear(matmul_integer(a, b, …) · (a_scale · b_scale), y_scale, y_zero_point).
