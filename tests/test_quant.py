@@ -288,6 +288,20 @@ def test_integers_pass_between_layers_that_were_loaded(tmp_path):
     assert loaded.layers[0].input.scale == 2 * quantized.layers[0].input.scale and loaded.layers[2].fed
 
 
+@pytest.mark.parametrize("name, value, words", [
+    ("4.weight_scales", np.nan, "scale"), ("4.weight_scales", 0, "scale"), ("4.weight_scales", np.inf, "scale"),
+    ("4.weight_scales", -1, "scale"), ("4.input_scale", 0, "scale"), ("4.input_scale", np.nan, "scale"),
+    ("4.input_zero_point", 16, "zero point")])
+def test_a_state_with_a_bad_number_changes_no_layer(name, value, words):
+    quantized, other = (quant.quantize(nn.MLP([13, 24, 16, 5], seed=seed), "static", calibration=X, bits=4)
+                        for seed in (0, 1))
+    before, state = states(quantized), other.state_dict()
+    state[name] = np.full_like(state[name], value)
+    with pytest.raises(ArgumentError, match=words):
+        quantized.load_state_dict(state)
+    assert states(quantized) == before
+
+
 def test_float_layers_of_all_kinds(tmp_path):
     model = nn.Sequential(nn.Embedding(9, 4, seed=0), nn.Linear(4, 4, bias=False, seed=0), nn.LeakyReLU(0.3),
                           nn.RMSNorm(4), nn.Sequential(nn.GELU("tanh"), nn.LayerNorm(4, 0.1)), nn.Dropout(0.4, seed=3))

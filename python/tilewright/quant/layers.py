@@ -125,6 +125,9 @@ class QuantizedLinear(Module):
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         vars(self).update(vars(self.restored(self.options(), state)))
 
+    def check_extra_state(self, state: Mapping[str, Any]) -> None:
+        self.restored(self.options(), state)
+
     def options(self) -> dict[str, Any]:
         """All that the arrays of the state do not tell, as JSON holds it; `restored` takes it back."""
         return {"bits": self.bits, "columns": self.weight.shape[1], "group_size": self.weight.group_size,
