@@ -5,12 +5,13 @@ import copy
 import json
 from itertools import product
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import tilewright as tw
 from tilewright import nn, quant
-from tilewright.core.errors import ArgumentError, BackendUnavailable, DataError, ShapeError
+from tilewright.core.errors import ArgumentError, BackendUnavailable, DataError, DTypeError, ShapeError
 from tilewright.quant import OBSERVERS, QuantizedLinear, StaticLinear
 from tilewright.quant.smooth import balanced, factors
 from tilewright.quant.walk import linears
@@ -244,6 +245,16 @@ def test_balancing_helps_where_a_column_reaches_far():
     (dict(method="static", calibration=[]), ArgumentError, "not one row"),
     (dict(method="static", calibration=X[:, :7]), ShapeError, r"rows of shape \(7,\)"),
     (dict(method="static", calibration=np.sign(X) * np.float32(3e38)), ArgumentError, "inputs of layer '[24]'"),
+    (dict(method="static", calibration=5), DTypeError, "array of rows, or batches of such, not 5"),
+    (dict(method="static", calibration="rows"), DTypeError, "rows are numbers"),
+    (dict(method="static", calibration=np.array([[None] * 13])), DTypeError, "batch 0 is object"),
+    (dict(method="static", calibration=[X, [[1.0], [2.0, 3.0]]]), DTypeError, "cannot be read as an array"),
+    (dict(method="static", calibration=np.where(X > 2, np.nan, X).astype(ml_dtypes.bfloat16)), ArgumentError, "NaN"),
+    (dict(bits=8.0), ArgumentError, "bits is 8 or 4, not 8.0"),
+    (dict(smooth="half", calibration=X), ArgumentError, "0, 1.*'half'"),
+    (dict(smooth=np.nan, calibration=X), ArgumentError, "0, 1.*nan"),
+    (dict(skip=0), ArgumentError, "skip holds names of layers.*0"),
+    (dict(skip=None), ArgumentError, "skip holds names of layers.*None"),
 ])
 def test_errors(arguments, error, words):
     model = mlp()
@@ -260,6 +271,8 @@ def test_weights_that_are_not_finite():
         quant.quantize(model)
     with pytest.raises(ArgumentError, match="no linear layers"):
         quant.quantize(nn.ReLU())
+    with pytest.raises(ArgumentError, match="no Module.*ndarray"):
+        quant.quantize(X)
 
 
 # ---- files

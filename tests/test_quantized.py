@@ -78,8 +78,8 @@ def test_refusals(rng: np.random.Generator) -> None:
         wrong[1, 2] = bad
         with pytest.raises(errors.ArgumentError):
             tw.quantize_weight(wrong)
-    for options in ({"bits": 3}, {"group_size": 0}, {"group_size": 2.5}, {"method": "static"},
-                    {"bits": 4, "method": "dynamic"}, {"group_size": 2, "method": "dynamic"}):
+    for options in ({"bits": 3}, {"bits": 8.0}, {"bits": 4.0}, {"group_size": 0}, {"group_size": 2.5},
+                    {"method": "static"}, {"bits": 4, "method": "dynamic"}, {"group_size": 2, "method": "dynamic"}):
         with pytest.raises(errors.ArgumentError):
             tw.quantize_weight(w, **options)
     with pytest.raises(errors.ShapeError):
@@ -93,6 +93,11 @@ def test_refusals(rng: np.random.Generator) -> None:
                          ((values, scales, np.zeros((4, 2), np.int8)), errors.ShapeError)):
         with pytest.raises(error):
             tw.QuantizedMatrix(*parts)
+    for columns in (5, 7, "6", 6.5):
+        with pytest.raises(errors.ShapeError, match="columns"):
+            tw.QuantizedMatrix(values, scales, columns=columns)
+    with pytest.raises(errors.ShapeError, match="-1 columns"):
+        tw.QuantizedMatrix(np.ones((4, 0), np.uint8), scales, columns=-1, bits=4, method="weight-only")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import ArgumentError
 from ..nn import Linear, Module
 from . import walk
 
@@ -21,8 +20,6 @@ from . import walk
 def factors(model: Module, layers: Mapping[str, Linear], data: Iterable[np.ndarray],
             alpha: float) -> dict[str, np.ndarray]:
     """s (in,) float32 of each layer by name; 1 where a column of x or of the weights holds nothing but zeros."""
-    if not 0 <= alpha <= 1:
-        raise ArgumentError(f"smooth is None or lies in [0, 1], not {alpha}")
     reach = {name: np.zeros(layer.weight.shape[1], np.float32) for name, layer in layers.items()}
 
     def see(name: str, x: np.ndarray) -> None:
