@@ -99,3 +99,11 @@ def test_a_grid_represents_zero_and_its_ends():
     for bad in (0, np.nan, np.inf, -1):
         with pytest.raises(ArgumentError, match="finite and positive"):
             Grid(np.float32(bad), np.uint8(0))
+    for zero in (256, -1, 0.5, np.nan):
+        with pytest.raises(ArgumentError, match="zero point is an integer in 0 ... 255"):
+            Grid(np.float32(1), zero)
+    for low, high in ((1.0, 3.0), (-3.0, -1.0), (3.0, -1.0), (np.nan, 1.0), (-1.0, np.inf)):
+        with pytest.raises(ArgumentError, match="a range is finite and holds 0"):
+            Grid.over(low, high)
+    with pytest.raises(ArgumentError, match="bits is 8 or 4, not 3"):
+        Grid.over(-1.0, 1.0, 3)
