@@ -377,5 +377,9 @@ def test_what_a_report_refuses():
         quant.report(model, quantized, X, np.zeros(3, int))
     with pytest.raises(ArgumentError, match="among the linear layers"):
         quant.report(nn.MLP([13, 5], seed=0), quantized, X)
+    with pytest.raises(ArgumentError, match=r"layer '0' has weights \(24, 13\).*\(8, 13\)"):
+        quant.report(nn.MLP([13, 8, 8, 5], seed=0), quantized, X)
+    with pytest.raises(ArgumentError, match=r"layer '4' has weights \(5, 16\).*\(6, 16\)"):
+        quant.report(nn.MLP([13, 24, 16, 6], seed=0), quantized, X)
     with pytest.raises(ArgumentError, match="NaN"):
         quant.report(model, quantized, X * np.float32(np.nan))
