@@ -82,6 +82,7 @@ def test_without_a_model_one_is_trained(monkeypatch):
 @pytest.mark.parametrize("arguments, words", [
     (("--data", "iris"), "digits or mnist"), (("MODEL", "--data", "mnist"), "trained on 'digits'"),
     (("nowhere.safetensors",), "no such file"), (("MODEL", "--out", "x"), "--method"),
+    (("MODEL", "--bits", "4"), "--method"), (("MODEL", "--group-size", "8"), "--method"),
     (("MODEL", "--method", "binary"), "no method"), (("MODEL", "--method", "static", "--skip", "9"), "'9'"),
     (("MODEL", "--method", "dynamic", "--plot", "nowhere/x.png"), "--plot"),
 ])
