@@ -134,6 +134,12 @@ def test_products_of_integers_refuse() -> None:
     refused(errors.ArgumentError, "matmul_integer", a, b, 256)
     refused(errors.ArgumentError, "matmul_integer", a, b, -1)
     refused(errors.ArgumentError, "matmul_integer", a, b, 0, 128)
+    for beyond in (1 << 80, -1 << 80, np.uint64(1 << 63), np.int64(-1 << 63)):
+        refused(errors.ArgumentError, "matmul_integer", a, b, beyond)
+        refused(errors.ArgumentError, "matmul_integer", a, b, 0, beyond)
+        refused(errors.ArgumentError, "quantize_linear", np.zeros(3, np.float32), 1.0, beyond, output_dtype="int8")
+    with pytest.raises(errors.ArgumentError, match=f"a_zero_point {1 << 63} is outside of uint8, 0 ... 255"):
+        tw.matmul_integer(a, b, np.uint64(1 << 63))
     refused(errors.DTypeError, "matmul_integer", a, b, 0.5)
     refused(errors.DTypeError, "matmul_integer", a.astype(np.int16), b)
     refused(errors.DTypeError, "matmul_integer", a, None)

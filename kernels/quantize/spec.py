@@ -60,9 +60,10 @@ def zero_points(op: str, x: Any, name: str, dtype: np.dtype) -> np.ndarray | Non
     if x is None:
         return None
     a = arrays.as_array(x, name)
-    if a.dtype.kind not in "iu" and arrays.name_of(a.dtype) not in SMALL:
+    if type(x) is not int and a.dtype.kind not in "iu" and arrays.name_of(a.dtype) not in SMALL:
         raise DTypeError(f"{op}: {name} must be an integer of dtype {dtype}, it is {a.dtype}")
-    a = a.astype(np.int64)
+    if a.dtype.kind not in "iuO":  # what is smaller than a byte; Python's integers of more than 64 bits are objects
+        a = a.astype(np.int64)
     low, high = range_of(dtype)
     wrong = (a < low) | (a > high)
     if wrong.any():
