@@ -214,7 +214,7 @@ def _dequantize_bound(call: Call, expected: tuple) -> tuple:
 
 # ---- samples
 
-SHAPES = ((0,), (1,), (7,), (1000,), (3, 1), (1, 65), (33, 129), (17, 64), (2, 0, 5), (4, 3, 50), (2, 3, 4, 17),
+SHAPES = ((), (0,), (1,), (7,), (1000,), (3, 1), (1, 65), (33, 129), (17, 64), (2, 0, 5), (4, 3, 50), (2, 3, 4, 17),
           (70, 700))
 
 
@@ -233,6 +233,8 @@ def _forms(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Iter
         return np.float32(2) ** rng.integers(-6, 3, size).astype(np.float32)
     yield rng.uniform(0.01, 2, ()).astype(np.float32), integers(rng, (), dtype), {}
     yield exponents(()), None, {"output_dtype": dtype}
+    if not shape:
+        return
     axis = int(rng.integers(-len(shape), len(shape)))
     size = shape[axis]
     yield rng.uniform(0.01, 2, size).astype(np.float32), integers(rng, (size,), dtype), {"axis": axis}
