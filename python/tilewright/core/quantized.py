@@ -153,7 +153,8 @@ def quantize_weight(w: Any, bits: int = 8, group_size: int | None = None, *, met
     the row or group; otherwise the whole range of the integers over [min, max], 0 included, with zero points. method
     says what `linear` does with it: "dynamic", the default for 8 bits without groups, quantizes each row of x as well
     and multiplies integers; "weight-only", the default otherwise, computes in float32, for few rows of x, when reading
-    the weights is what takes the time. Raises ArgumentError where w holds a NaN or an infinity.
+    the weights is what takes the time. Raises ArgumentError where w holds a NaN or an infinity and for a scheme that
+    does not exist, ShapeError for anything but two dimensions, DTypeError for other dtypes.
 
     >>> import numpy as np, tilewright as tw
     >>> q = tw.quantize_weight(np.array([[1.0, -0.5], [0.0, 254.0]], np.float32))
