@@ -91,6 +91,14 @@ def test_entropy_leaves_far_outliers_out_and_keeps_an_even_range_whole(rng):
     assert low == 0 and high > 0.95
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_entropy_keeps_a_few_equal_numbers(bits):
+    """A calibration of one row, and a unit that is always the same: what is clipped altogether shows no divergence."""
+    for seen in ([0.7], [0.7] * 1000, [0.5, 0.7, 0.7], [0.5, 2.0], [-0.7, 0.68], [-3.0] * 5):
+        low, high = chosen(Entropy(bits), np.array(seen))
+        assert low <= min(seen) and max(seen) <= high, (seen, low, high)
+
+
 def test_a_grid_represents_zero_and_its_ends():
     for low, high in ((-1.0, 1.0), (0.0, 6.0), (-3.0, 0.0), (-1e-3, 1e3), (-2e38, 1e38)):
         grid = Grid.over(low, high)
