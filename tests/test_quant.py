@@ -221,8 +221,22 @@ def test_balancing_helps_where_a_column_reaches_far():
         quantized = quant.quantize(model, "static", calibration=x, smooth=smooth)
         errors.append(np.abs(quantized(x).data - model(x).data).mean())
     assert errors[1] < errors[0] / 3
-    x[:, 5] = 0  # a column of zeros keeps its weights
+    x[:, 5] = 0
     assert np.isfinite(quant.quantize(model, "static", calibration=x, smooth=0.5)(x).data).all()
+
+
+def test_columns_of_zeros_are_balanced_like_the_others():
+    """Large weights, and units that calibration never wakes: what they weigh does not spoil the rest."""
+    model = mlp()
+    model.layers[2].weight.data *= 1000
+    model.layers[0].bias.data[::3] = -100
+    model.layers[2].weight.data[:, 1] = 0
+    s = factors(model, linears(model), [X], 0.5)["2"]
+    assert (model.layers[0](X).data[:, ::3] < 0).all() and s.max() < 0.2
+    np.testing.assert_allclose(s[[1, *range(0, 24, 3)]], s[0], rtol=1e-6)
+    errors = [np.abs(quant.quantize(model, calibration=X, smooth=smooth)(X).data - model(X).data).max()
+              for smooth in (None, 0.5)]
+    assert errors[1] < 2 * errors[0]
 
 
 # ---- errors: typed, in words, and with nothing changed
