@@ -165,6 +165,11 @@ int tw_matmul_integer_describe(const tw_qgemm_call *call, char *text, size_t siz
 size_t tw_pack_integer_bytes(int b_type, ptrdiff_t k, ptrdiff_t n);
 int tw_pack_integer(int b_type, ptrdiff_t k, ptrdiff_t n, tw_matrix b, void *packed);
 
+/* ---- maddubs: what x86's vpmaddubsw makes of such a product, on every instruction set: c = a b, a (m, k) of TW_UINT8, b (k, n) of
+ * TW_INT8, c of int32, where for even p the sum a[i][p] b[p][j] + a[i][p + 1] b[p + 1][j] is held to -32768 .. 32767 before it is
+ * added modulo 2^32. clipped: how many of these sums that changed. c must be apart from a and b. */
+int tw_matmul_maddubs(ptrdiff_t m, ptrdiff_t n, ptrdiff_t k, tw_matrix a, tw_matrix b, tw_matrix c, int64_t *clipped);
+
 /* ---- weights of 8 or 4 bits under float32 rows: y = activation(x w^T + bias) + residual, for few rows of x, where reading the
  * weights is what takes the time. Element (j, p) of w (n, k) is (values - zeros) * scales[j, p / group_size]. */
 

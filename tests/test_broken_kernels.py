@@ -12,6 +12,7 @@ from numpy.lib.stride_tricks import as_strided
 import conformance
 from tilewright.core import checking, registry, threads
 from tilewright.core.registry import Call, Case, Kernel
+from tilewright.kernels.maddubs.spec import maddubs
 
 Outs = Sequence[np.ndarray]
 Fault = Callable[[Kernel, Call, Outs], Any]
@@ -150,6 +151,66 @@ def test_reading_what_must_not_be_read_is_caught(fault: Fault, attrs: dict) -> N
     cases = [c for c in registry.spec("gemm").cases(np.random.default_rng(0), "float32") if "does not read" in c.label]
     assert len(cases) == 2
     assert complaints("gemm", fault, *(c for c in cases if c.attrs == attrs))
+
+
+# ---- integer products: what instructions and shortcuts make of them, as a function of a, b and their zero points
+
+def exact(a: np.ndarray, b: np.ndarray, a_zero: Any, b_zero: Any, dtype: Any = np.float64) -> np.ndarray:
+    """By float64's BLAS, below 2^53."""
+    return np.matmul((a - a_zero[..., None]).astype(dtype), (b - b_zero[..., None, :]).astype(dtype))
+
+
+def pairs_of_16_bits(a: np.ndarray, b: np.ndarray, a_zero: Any, b_zero: Any) -> np.ndarray:
+    """vpmaddubsw, with zero points applied exactly."""
+    y = exact(a, b, a_zero, b_zero)
+    return y - np.matmul(a.astype(np.int64), b) + maddubs(a, b)[0] if (a.dtype, b.dtype) == (np.uint8, np.int8) else y
+
+
+def sums_that_stop(a: np.ndarray, b: np.ndarray, a_zero: Any, b_zero: Any) -> np.ndarray:
+    """An int32 that saturates instead of wrapping."""
+    return np.clip(exact(a, b, a_zero, b_zero), -2**31, 2**31 - 1)
+
+
+def sums_of_floats(a: np.ndarray, b: np.ndarray, a_zero: Any, b_zero: Any) -> np.ndarray:
+    return exact(a, b, a_zero, b_zero, np.float32)
+
+
+def one_zero_for_all_rows(a: np.ndarray, b: np.ndarray, a_zero: Any, b_zero: Any) -> np.ndarray:
+    return exact(a, b, a_zero[..., :1], b_zero)
+
+
+def one_zero_for_all_columns(a: np.ndarray, b: np.ndarray, a_zero: Any, b_zero: Any) -> np.ndarray:
+    return exact(a, b, a_zero, b_zero[..., :1])
+
+
+def zeros_counted_in_the_padding(a: np.ndarray, b: np.ndarray, a_zero: Any, b_zero: Any) -> np.ndarray:
+    """k rounded up to whole words of four."""
+    return exact(a, b, a_zero, b_zero) + (-a.shape[-1] % 4) * a_zero[..., None].astype(np.int64) * b_zero[..., None, :]
+
+
+def bytes_without_a_sign(a: np.ndarray, b: np.ndarray, a_zero: Any, b_zero: Any) -> np.ndarray:
+    return exact(a, b.view(np.uint8), a_zero, b_zero)
+
+
+INTEGER_FAULTS = [pairs_of_16_bits, sums_that_stop, sums_of_floats, one_zero_for_all_rows, one_zero_for_all_columns,
+                  zeros_counted_in_the_padding, bytes_without_a_sign]
+
+
+@pytest.mark.parametrize("product", [exact, *INTEGER_FAULTS], ids=lambda f: f.__name__)
+def test_integer_products_are_caught_where_they_break(product: Callable[..., np.ndarray]) -> None:
+    """By the table's own cases at the ends of the ranges."""
+    def fault(real: Kernel, call: Call, outs: Outs) -> None:
+        a, b, a_zero, b_zero = call.inputs
+        zeros = (np.zeros(shape, np.int64) if zero is None else zero
+                 for zero, shape in ((a_zero, a.shape[:-1]), (b_zero, (*b.shape[:-2], b.shape[-1]))))
+        y = product(a, b, *zeros)
+        outs[0][...] = y.astype(np.int64).astype(np.uint32).view(np.int32)
+
+    least, most = (0, 100) if product not in (sums_that_stop, sums_of_floats) else (1000, 100_000)
+    samples = [s for s in conformance.samples("matmul_integer", "uint8")
+               if "extremes" in s.case.label and least <= s.call.inputs[0].shape[-1] <= most]
+    assert any(conformance.Check(mutant("matmul_integer", fault), s, "c").complaints
+               for s in samples) == (product is not exact)
 
 
 def test_ignoring_strides_is_caught() -> None:

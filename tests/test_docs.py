@@ -5,6 +5,8 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,3 +56,18 @@ def test_public_calls_agree_on_their_keywords(name: str) -> None:
     for keyword in {"backend", "out"} & set(parameters):
         assert parameters[keyword].kind is inspect.Parameter.KEYWORD_ONLY
         assert parameters[keyword].default is None
+
+
+def test_the_page_on_quantization_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its Python as it stands, and the files that it writes."""
+    for package in ("sklearn", "onnx"):
+        pytest.importorskip(package, reason=f"{package}, which the page uses, is not installed")
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).resolve().parents[1] / "docs" / "QUANTIZATION.md"
+    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    found: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), found)
+    x = found["x"]
+    assert (found["quant"].load("model.safetensors")(x).data == found["smaller"](x).data).all()
+    assert (tmp_path / "model.onnx").stat().st_size < 4 * sum(p.data.size for p in found["model"].parameters())

@@ -5,12 +5,13 @@ import copy
 import json
 from itertools import product
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 import tilewright as tw
 from tilewright import nn, quant
-from tilewright.core.errors import ArgumentError, BackendUnavailable, DataError, ShapeError
+from tilewright.core.errors import ArgumentError, BackendUnavailable, DataError, DTypeError, ShapeError
 from tilewright.quant import OBSERVERS, QuantizedLinear, StaticLinear
 from tilewright.quant.smooth import balanced, factors
 from tilewright.quant.walk import linears
@@ -220,8 +221,22 @@ def test_balancing_helps_where_a_column_reaches_far():
         quantized = quant.quantize(model, "static", calibration=x, smooth=smooth)
         errors.append(np.abs(quantized(x).data - model(x).data).mean())
     assert errors[1] < errors[0] / 3
-    x[:, 5] = 0  # a column of zeros keeps its weights
+    x[:, 5] = 0
     assert np.isfinite(quant.quantize(model, "static", calibration=x, smooth=0.5)(x).data).all()
+
+
+def test_columns_of_zeros_are_balanced_like_the_others():
+    """Large weights, and units that calibration never wakes: what they weigh does not spoil the rest."""
+    model = mlp()
+    model.layers[2].weight.data *= 1000
+    model.layers[0].bias.data[::3] = -100
+    model.layers[2].weight.data[:, 1] = 0
+    s = factors(model, linears(model), [X], 0.5)["2"]
+    assert (model.layers[0](X).data[:, ::3] < 0).all() and s.max() < 0.2
+    np.testing.assert_allclose(s[[1, *range(0, 24, 3)]], s[0], rtol=1e-6)
+    errors = [np.abs(quant.quantize(model, calibration=X, smooth=smooth)(X).data - model(X).data).max()
+              for smooth in (None, 0.5)]
+    assert errors[1] < 2 * errors[0]
 
 
 # ---- errors: typed, in words, and with nothing changed
@@ -244,6 +259,16 @@ def test_balancing_helps_where_a_column_reaches_far():
     (dict(method="static", calibration=[]), ArgumentError, "not one row"),
     (dict(method="static", calibration=X[:, :7]), ShapeError, r"rows of shape \(7,\)"),
     (dict(method="static", calibration=np.sign(X) * np.float32(3e38)), ArgumentError, "inputs of layer '[24]'"),
+    (dict(method="static", calibration=5), DTypeError, "array of rows, or batches of such, not 5"),
+    (dict(method="static", calibration="rows"), DTypeError, "rows are numbers"),
+    (dict(method="static", calibration=np.array([[None] * 13])), DTypeError, "batch 0 is object"),
+    (dict(method="static", calibration=[X, [[1.0], [2.0, 3.0]]]), DTypeError, "cannot be read as an array"),
+    (dict(method="static", calibration=np.where(X > 2, np.nan, X).astype(ml_dtypes.bfloat16)), ArgumentError, "NaN"),
+    (dict(bits=8.0), ArgumentError, "bits is 8 or 4, not 8.0"),
+    (dict(smooth="half", calibration=X), ArgumentError, "0, 1.*'half'"),
+    (dict(smooth=np.nan, calibration=X), ArgumentError, "0, 1.*nan"),
+    (dict(skip=0), ArgumentError, "skip holds names of layers.*0"),
+    (dict(skip=None), ArgumentError, "skip holds names of layers.*None"),
 ])
 def test_errors(arguments, error, words):
     model = mlp()
@@ -260,6 +285,8 @@ def test_weights_that_are_not_finite():
         quant.quantize(model)
     with pytest.raises(ArgumentError, match="no linear layers"):
         quant.quantize(nn.ReLU())
+    with pytest.raises(ArgumentError, match="no Module.*ndarray"):
+        quant.quantize(X)
 
 
 # ---- files
@@ -286,6 +313,20 @@ def test_integers_pass_between_layers_that_were_loaded(tmp_path):
     assert loaded.layers[0](X, "relu").data.dtype == np.uint8
     loaded.load_state_dict(quant.quantize(mlp(), "static", calibration=2 * X).state_dict())
     assert loaded.layers[0].input.scale == 2 * quantized.layers[0].input.scale and loaded.layers[2].fed
+
+
+@pytest.mark.parametrize("name, value, words", [
+    ("4.weight_scales", np.nan, "scale"), ("4.weight_scales", 0, "scale"), ("4.weight_scales", np.inf, "scale"),
+    ("4.weight_scales", -1, "scale"), ("4.input_scale", 0, "scale"), ("4.input_scale", np.nan, "scale"),
+    ("4.input_zero_point", 16, "zero point")])
+def test_a_state_with_a_bad_number_changes_no_layer(name, value, words):
+    quantized, other = (quant.quantize(nn.MLP([13, 24, 16, 5], seed=seed), "static", calibration=X, bits=4)
+                        for seed in (0, 1))
+    before, state = states(quantized), other.state_dict()
+    state[name] = np.full_like(state[name], value)
+    with pytest.raises(ArgumentError, match=words):
+        quantized.load_state_dict(state)
+    assert states(quantized) == before
 
 
 def test_float_layers_of_all_kinds(tmp_path):
@@ -350,5 +391,9 @@ def test_what_a_report_refuses():
         quant.report(model, quantized, X, np.zeros(3, int))
     with pytest.raises(ArgumentError, match="among the linear layers"):
         quant.report(nn.MLP([13, 5], seed=0), quantized, X)
+    with pytest.raises(ArgumentError, match=r"layer '0' has weights \(24, 13\).*\(8, 13\)"):
+        quant.report(nn.MLP([13, 8, 8, 5], seed=0), quantized, X)
+    with pytest.raises(ArgumentError, match=r"layer '4' has weights \(5, 16\).*\(6, 16\)"):
+        quant.report(nn.MLP([13, 24, 16, 6], seed=0), quantized, X)
     with pytest.raises(ArgumentError, match="NaN"):
         quant.report(model, quantized, X * np.float32(np.nan))

@@ -91,6 +91,14 @@ def test_entropy_leaves_far_outliers_out_and_keeps_an_even_range_whole(rng):
     assert low == 0 and high > 0.95
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+def test_entropy_keeps_a_few_equal_numbers(bits):
+    """A calibration of one row, and a unit that is always the same: what is clipped altogether shows no divergence."""
+    for seen in ([0.7], [0.7] * 1000, [0.5, 0.7, 0.7], [0.5, 2.0], [-0.7, 0.68], [-3.0] * 5):
+        low, high = chosen(Entropy(bits), np.array(seen))
+        assert low <= min(seen) and max(seen) <= high, (seen, low, high)
+
+
 def test_a_grid_represents_zero_and_its_ends():
     for low, high in ((-1.0, 1.0), (0.0, 6.0), (-3.0, 0.0), (-1e-3, 1e3), (-2e38, 1e38)):
         grid = Grid.over(low, high)
@@ -99,3 +107,11 @@ def test_a_grid_represents_zero_and_its_ends():
     for bad in (0, np.nan, np.inf, -1):
         with pytest.raises(ArgumentError, match="finite and positive"):
             Grid(np.float32(bad), np.uint8(0))
+    for zero in (256, -1, 0.5, np.nan):
+        with pytest.raises(ArgumentError, match="zero point is an integer in 0 ... 255"):
+            Grid(np.float32(1), zero)
+    for low, high in ((1.0, 3.0), (-3.0, -1.0), (3.0, -1.0), (np.nan, 1.0), (-1.0, np.inf)):
+        with pytest.raises(ArgumentError, match="a range is finite and holds 0"):
+            Grid.over(low, high)
+    with pytest.raises(ArgumentError, match="bits is 8 or 4, not 3"):
+        Grid.over(-1.0, 1.0, 3)

@@ -6,10 +6,11 @@ import pytest
 from typer.testing import CliRunner
 
 import tilewright as tw
-from tilewright.cli import app
+from tilewright.cli import app, quantize_report
 from tilewright.cli import quantize as command
 from tilewright.cli.train_data import load
 from tilewright.core.errors import TilewrightError
+from tilewright.quant.report import Figures, Report
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,25 @@ def test_one_way_and_the_model_that_it_writes(checkpoint, tmp_path):
                               "--bits", "4"), "static int4")) == 2
 
 
+@pytest.mark.parametrize("accuracies, times", [((0.97, 0.97), (17.0, 18.0)), ((0.97, 0.61), (5.0, 90.0))], ids=str)
+def test_every_point_of_the_plot_is_seen_whole(accuracies, times, monkeypatch):
+    figures = []
+    monkeypatch.setattr(quantize_report, "keep_figure", lambda figure, path: figures.append(figure))
+    before, after = (Figures(a, t * 1e-6, 1e-3, n) for a, t, n in zip(accuracies, times, (4000, 1000), strict=True))
+    quantize_report.plot({"static int8": Report([], before, after, 30.0)}, "unused.png")
+    figures[0].canvas.draw()
+    assert not any(figures[0].legends[0].get_window_extent().overlaps(axis.bbox) for axis in figures[0].axes)
+    for axis in figures[0].axes:
+        assert len(axis.lines) == 2
+        for line in axis.lines:
+            (x, y), = axis.transData.transform(line.get_xydata())
+            radius = line.get_markersize() / 2 * figures[0].dpi / 72
+            assert axis.bbox.x0 + radius < x < axis.bbox.x1 - radius
+            assert axis.bbox.y0 + radius < y < axis.bbox.y1 - radius
+        low, high = axis.get_ylim()
+        assert high <= 100 and high - low < 2 * max(1, 100 * abs(np.subtract(*accuracies)))
+
+
 def test_without_a_model_one_is_trained(monkeypatch):
     monkeypatch.setattr(command, "EPOCHS", 1)
     assert "64-256-128-10 with relu" in run("--data", "digits", "--method", "dynamic")
@@ -62,6 +82,7 @@ def test_without_a_model_one_is_trained(monkeypatch):
 @pytest.mark.parametrize("arguments, words", [
     (("--data", "iris"), "digits or mnist"), (("MODEL", "--data", "mnist"), "trained on 'digits'"),
     (("nowhere.safetensors",), "no such file"), (("MODEL", "--out", "x"), "--method"),
+    (("MODEL", "--bits", "4"), "--method"), (("MODEL", "--group-size", "8"), "--method"),
     (("MODEL", "--method", "binary"), "no method"), (("MODEL", "--method", "static", "--skip", "9"), "'9'"),
     (("MODEL", "--method", "dynamic", "--plot", "nowhere/x.png"), "--plot"),
 ])

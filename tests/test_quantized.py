@@ -2,14 +2,16 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
 
 import tilewright as tw
-from calls import AVAILABLE, refused
+from calls import AVAILABLE, PURE, SPECS, arguments, refused, run
 from tilewright import errors
 
 SCHEMES: list[dict[str, Any]] = [
@@ -78,8 +80,8 @@ def test_refusals(rng: np.random.Generator) -> None:
         wrong[1, 2] = bad
         with pytest.raises(errors.ArgumentError):
             tw.quantize_weight(wrong)
-    for options in ({"bits": 3}, {"group_size": 0}, {"group_size": 2.5}, {"method": "static"},
-                    {"bits": 4, "method": "dynamic"}, {"group_size": 2, "method": "dynamic"}):
+    for options in ({"bits": 3}, {"bits": 8.0}, {"bits": 4.0}, {"group_size": 0}, {"group_size": 2.5},
+                    {"method": "static"}, {"bits": 4, "method": "dynamic"}, {"group_size": 2, "method": "dynamic"}):
         with pytest.raises(errors.ArgumentError):
             tw.quantize_weight(w, **options)
     with pytest.raises(errors.ShapeError):
@@ -93,6 +95,11 @@ def test_refusals(rng: np.random.Generator) -> None:
                          ((values, scales, np.zeros((4, 2), np.int8)), errors.ShapeError)):
         with pytest.raises(error):
             tw.QuantizedMatrix(*parts)
+    for columns in (5, 7, "6", 6.5):
+        with pytest.raises(errors.ShapeError, match="columns"):
+            tw.QuantizedMatrix(values, scales, columns=columns)
+    with pytest.raises(errors.ShapeError, match="-1 columns"):
+        tw.QuantizedMatrix(np.ones((4, 0), np.uint8), scales, columns=-1, bits=4, method="weight-only")
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=str)
@@ -129,6 +136,12 @@ def test_products_of_integers_refuse() -> None:
     refused(errors.ArgumentError, "matmul_integer", a, b, 256)
     refused(errors.ArgumentError, "matmul_integer", a, b, -1)
     refused(errors.ArgumentError, "matmul_integer", a, b, 0, 128)
+    for beyond in (1 << 80, -1 << 80, np.uint64(1 << 63), np.int64(-1 << 63)):
+        refused(errors.ArgumentError, "matmul_integer", a, b, beyond)
+        refused(errors.ArgumentError, "matmul_integer", a, b, 0, beyond)
+        refused(errors.ArgumentError, "quantize_linear", np.zeros(3, np.float32), 1.0, beyond, output_dtype="int8")
+    with pytest.raises(errors.ArgumentError, match=f"a_zero_point {1 << 63} is outside of uint8, 0 ... 255"):
+        tw.matmul_integer(a, b, np.uint64(1 << 63))
     refused(errors.DTypeError, "matmul_integer", a, b, 0.5)
     refused(errors.DTypeError, "matmul_integer", a.astype(np.int16), b)
     refused(errors.DTypeError, "matmul_integer", a, None)
@@ -141,15 +154,40 @@ def test_products_of_integers_refuse() -> None:
     refused(errors.DTypeError, "qlinear_matmul", *good[:7], None)
 
 
+JUNK = [None, "text", b"text", object(), object, {}, [], [[1], [1, 2]], 0.5, True, 2 + 1j, np.nan, 1e300, 256, -129,
+        1 << 80, np.uint64(1 << 63), np.float16(0.5), np.array(3), np.zeros((0, 4), np.uint8), np.zeros((3, 4)),
+        np.ones((2, 3, 4)), np.zeros((3, 4), bool), np.zeros((3, 4), ">i2"), np.zeros((3, 4), ">f4"),
+        np.array([None] * 4), np.zeros(4, "M8[s]")]
+
+
+@pytest.mark.parametrize("op", [op for op in PURE if SPECS[op].family in ("quantize", "qgemm", "maddubs")])
+def test_junk_computes_or_is_refused_in_words(op: str, backend: str) -> None:
+    """In the place of any argument, and of two at once; no backend raises errors of another kind."""
+    good, attrs = arguments(op)
+    refusals = 0
+    for size in (1, 2):
+        for places, i in itertools.product(itertools.combinations(range(len(good)), size), range(len(JUNK))):
+            inputs = list(good)
+            for at, place in enumerate(places):
+                inputs[place] = JUNK[(i + 5 * at) % len(JUNK)]
+            try:
+                with warnings.catch_warnings():  # of numbers beyond float32
+                    warnings.simplefilter("ignore", RuntimeWarning)
+                    run(op, inputs, attrs, backend=backend)
+            except errors.TilewrightError:
+                refusals += 1
+    assert refusals > len(JUNK) * len(good) / 2
+
+
 def test_layers_refuse() -> None:
     x, w = np.zeros((3, 4), np.float32), tw.quantize_weight(np.ones((5, 4)))
     q = x.astype(np.uint8)
     for op in ("linear", "quantized_linear"):
-        for error, *arguments in ((errors.ShapeError, x[:, :3], w), (errors.ShapeError, x, w, x[0]),
-                                  (errors.ShapeError, x, w, None, x), (errors.DTypeError, q, w)):
+        for error, *given in ((errors.ShapeError, x[:, :3], w), (errors.ShapeError, x, w, x[0]),
+                              (errors.ShapeError, x, w, None, x), (errors.DTypeError, q, w)):
             for backend in (None, *AVAILABLE):
                 with pytest.raises(error):
-                    getattr(tw, op)(*arguments, backend=backend)
+                    getattr(tw, op)(*given, backend=backend)
     refused(errors.DTypeError, "quantized_linear", x, x)
     refused(errors.ArgumentError, "quantized_linear", x, w, activation="rely")
     refused(errors.ArgumentError, "qlinear", q, 0.0, 1, w)

@@ -153,6 +153,16 @@ def test_half_precision_is_storage(half: str, backend: str, rng: np.random.Gener
         np.testing.assert_allclose(y, x.astype(np.float64) @ w.T.astype(np.float64), rtol=1e-5, atol=1e-5)
 
 
+def test_halves_of_two_kinds_are_refused(backend: str) -> None:
+    """NumPy has no dtype for both."""
+    import ml_dtypes
+    a, b = np.ones((2, 2), np.float16), np.ones((2, 2), ml_dtypes.bfloat16)
+    for call in (lambda: tw.matmul(a, b, backend=backend), lambda: tw.linear(b, a, backend=backend),
+                 lambda: tw.quantized_linear(a, tw.quantize_weight(b), None, b, backend=backend)):
+        with pytest.raises(errors.DTypeError, match="float16 and bfloat16|bfloat16 and float16"):
+            call()
+
+
 # ---- what comes back
 
 def test_zero_dimensional_results_are_scalars(backend: str) -> None:

@@ -232,7 +232,7 @@ PyObject *tw_result(int code, PyObject *object) {
 
 #define TW_FAMILIES(X) \
     X(gemm) X(qgemm) X(weights) X(activation) X(softmax) X(norm) X(loss) X(dropout) X(embedding) X(optimizer) X(quantize) \
-    X(qlinear)
+    X(qlinear) X(maddubs)
 
 #define DECLARE_(family) extern PyMethodDef tw_doors_##family[];
 TW_FAMILIES(DECLARE_)

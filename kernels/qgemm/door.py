@@ -162,10 +162,13 @@ def _matmul_integer() -> Method:
         if out is None:
             out = empty((a.shape[0], b.shape[1]), int32)
         memory = scratch(MEMORY, lent.dtype) if own else lent
-        while answer := enter(words, a, b, panels, a_zero, b_zero, out, memory):
-            if answer == REFUSED:
-                return NotImplemented
-            room.fill(answer)
+        try:
+            while answer := enter(words, a, b, panels, a_zero, b_zero, out, memory):
+                if answer == REFUSED:
+                    return NotImplemented
+                room.fill(answer)
+        except OverflowError:  # a zero point of more than 64 bits, which the long way puts into words
+            return NotImplemented
         return out
     return matmul_integer
 

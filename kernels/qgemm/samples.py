@@ -10,12 +10,13 @@ import numpy as np
 
 from tilewright.core import sampling
 from tilewright.core.packed import pack
-from tilewright.core.quantized import quantize_weight
+from tilewright.core.quantized import QuantizedMatrix, quantize_weight
 from tilewright.core.registry import BYTES, Case
 from tilewright.kernels.gemm.samples import BENCH_SHAPES, shapes
 from tilewright.kernels.quantize.spec import integers
 
 WRAPS = 100_000  # 255² · 100000 is three times 2^31
+ENDS = {"uint8": (0, 255, 128, 127), "int8": (-128, 127, 0, -1)}  # also what is next to it with the sign bit flipped
 
 
 def _whole(inputs: int) -> Any:
@@ -38,6 +39,19 @@ def _zeros(rng: np.random.Generator, dtype: str, n: int, axis: int, form: int) -
     return each if form == 3 else each[:, None] if axis == 0 else each[None, :]
 
 
+def _extremes(dtype: str, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of length k that alternate between two extreme values, and their zero points: every choice of the three."""
+    first, second, zero = np.array([*product(ENDS[dtype], ENDS[dtype], ENDS[dtype][:3])]).T
+    rows = np.where(np.arange(k) % 2 == 0, first[:, None], second[:, None])
+    return rows.astype(dtype), zero.astype(dtype)
+
+
+def _extreme_weights(rng: np.random.Generator, k: int) -> QuantizedMatrix:
+    values, zeros = _extremes("int8", k)
+    scales = rng.uniform(0.01, 0.02, (len(values), 1)).astype(np.float32)
+    return QuantizedMatrix(values, scales, zeros[:, None])
+
+
 @_whole(4)
 def matmul_integer_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
     for i, (m, n, k) in enumerate(shapes(rng)):
@@ -47,16 +61,14 @@ def matmul_integer_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]
         yield Case((a, b, za, zb), {}, f"{m}x{n}x{k} {la} {other} {lb} zero points {i % 5} {i // 5 % 5}")
         if i % 3 == 0:
             yield Case((a, pack(b), za, zb), {}, f"{m}x{n}x{k} {la} {other} packed, zero points {i % 5} {i // 5 % 5}")
-    ends = [int(v) for v in (np.iinfo(dtype).min, np.iinfo(dtype).max, np.iinfo(dtype).max // 2)]
     for other in BYTES:
-        b_ends = [int(v) for v in (np.iinfo(other).min, np.iinfo(other).max)]
-        for x, y, za, zb in product(ends, b_ends, ends[:2], b_ends):
-            a, b = np.full((5, 67), x, dtype), np.full((67, 50), y, other)
-            yield Case((a, b, za, zb), {}, f"all {x} @ all {y} {other}, zero points {za} {zb}")
-        for a, b in ((np.full((3, WRAPS), ends[1], dtype), np.full((WRAPS, 5), b_ends[1], other)),
-                     (integers(rng, (2, WRAPS), dtype), integers(rng, (WRAPS, 33), other))):
-            yield Case((a, b), {}, f"K = {WRAPS}, {other}")
-            yield Case((a, pack(b), ends[0], b_ends[0]), {}, f"K = {WRAPS}, {other} packed, zero points")
+        for k in (1, 2, 3, 4, 5, 67, WRAPS):
+            (a, za), (b, zb) = _extremes(dtype, k), _extremes(other, k)
+            yield Case((a, b.T, za, zb), {}, f"every pair of extremes and zero point by every other, K = {k}, {other}")
+            for i, j in ((0, 0), (-1, -1), (0, -1), (-1, 0))[:1 if k == WRAPS else 4]:
+                yield Case((a, pack(b.T) if i == j else b.T, za[i], zb[j]), {}, f"extremes, K = {k}, {other}, {i} {j}")
+        a, b = integers(rng, (2, WRAPS), dtype), integers(rng, (WRAPS, 33), other)
+        yield Case((a, b), {}, f"K = {WRAPS}, {other}")
     for sa, sb in (((7,), (7,)), ((7,), (7, 5)), ((3, 7), (7,)), ((4, 3, 7), (7,)), ((7,), (4, 7, 3)),
                    ((2, 1, 3, 7), (5, 7, 4)), ((0, 3, 4), (4, 5)), ((6, 9, 17), (6, 17, 33)),
                    ((3, 2, 9, 37), (37, 70))):
@@ -94,6 +106,9 @@ def qlinear_matmul_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]
     for sa, sb in (((7,), (7, 5)), ((3, 7), (7,)), ((2, 1, 3, 7), (5, 7, 4))):
         yield Case((integers(rng, sa, dtype), 0.5, None, integers(rng, sb, "int8"), 0.25, None, 200.0, np.int8(-3)), {},
                    f"{sa} @ {sb}")
+    for other, result, (k, y_scale) in product(BYTES, BYTES, ((67, 2e2), (WRAPS, 1e5))):
+        (a, za), (b, zb) = _extremes(dtype, k), _extremes(other, k)
+        yield Case((a, 0.01, za, b.T, 0.5, zb, y_scale, np.dtype(result).type(3)), {}, f"extremes, K = {k}, {other}")
     a, b = integers(rng, (5, 64), dtype), integers(rng, (64, 20), "int8")
     for y_scale in (1e-30, 1e30):
         yield Case((a, 1.0, None, b, 1.0, None, y_scale, np.uint8(9)), {}, f"result scale {y_scale}")
@@ -125,6 +140,9 @@ def quantized_linear_cases(activations: Sequence[str | None]) -> Any:
             x[7] *= np.float32(1e-38)
             x[8] *= np.float32(1e30)
             yield Case((x, packed, new(rng, (50,), dtype)), {}, f"NaN, infinity, zeros, one sign, far scales, {scheme}")
+        for k in (67, WRAPS):
+            x, values = _extremes("int8", k)[0].astype(dtype), _extreme_weights(rng, k)
+            yield Case((x, values), {}, f"extremes, K = {k}")
         far = np.array([[3e38], [-3e38]], np.float32).repeat(16, 1)
         yield Case((far, quantize_weight(new(rng, (5, 16), dtype))), {}, "the ends of float32")
     return cases
@@ -146,6 +164,9 @@ def qlinear_cases(activations: Sequence[str | None]) -> Any:
                        {"activation": activation}, f"{m}x{n}x{k} {layout} -> {result} {activation}")
         packed = quantize_weight(sampling.normal(rng, (50, 33), "float32"))
         yield Case((integers(rng, (2, 3, 33), dtype), 0.1, 1, packed, None, 0.5, np.int8(0)), {}, "3-D")
+        for k, zero in product((67, WRAPS), ENDS[dtype][:2]):
+            x, values, bias = _extremes(dtype, k)[0], _extreme_weights(rng, k), sampling.normal(rng, (48,), "float32")
+            yield Case((x, 0.01, zero, values, bias, k * 0.01, np.int8(3)), {}, f"extremes, K = {k}")
     return cases
 
 

@@ -50,7 +50,7 @@ def _matrix(op: str, x: Any, name: str, copies: list[str]) -> np.ndarray:
     return a
 
 
-class _Product:
+class Product:
     """a @ b with batches that broadcast, as matmul has them."""
 
     def __init__(self, op: str, a: Any, b: Any):
@@ -111,7 +111,7 @@ def _as_matrices(out: np.ndarray, row: bool, column: bool, shape: tuple[int, ...
 
 def _prepare_matmul_integer(inputs: tuple, attrs: dict) -> Call:
     op = "matmul_integer"
-    p = _Product(op, *inputs[:2])
+    p = Product(op, *inputs[:2])
     a_zero = p.each(zero_points(op, inputs[2], "a_zero_point", p.a.dtype), "a_zero_point", 0)
     b_zero = p.each(zero_points(op, inputs[3], "b_zero_point", p.b.dtype), "b_zero_point", 1)
     return p.call((p.a, p.b, a_zero, b_zero), _INT32)
@@ -120,7 +120,7 @@ def _prepare_matmul_integer(inputs: tuple, attrs: dict) -> Call:
 def _prepare_qlinear_matmul(inputs: tuple, attrs: dict) -> Call:
     op = "qlinear_matmul"
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = inputs
-    p = _Product(op, a, b)
+    p = Product(op, a, b)
     dtype = _byte_dtype(op, y_zero)
     rows = p.each(scales(op, a_scale, "a_scale"), "a_scale", 0)
     zeros = p.each(zero_points(op, a_zero, "a_zero_point", p.a.dtype), "a_zero_point", 0)

@@ -81,7 +81,8 @@ def _run(call: Call, out: np.ndarray, kernel: Callable[..., Any], *limits: int) 
     if out.size == 0:
         return
     target = out if out.flags.c_contiguous else np.empty(out.shape, out.dtype)
-    for plane in planes(np.ascontiguousarray(call.inputs[0]), *call.inputs[1:], target):
+    x = call.inputs[0]
+    for plane in planes(flat(x).reshape(x.shape), *call.inputs[1:], target):
         _run_plane(kernel, limits, *plane)
     if target is not out:
         out[...] = target

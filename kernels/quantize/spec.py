@@ -60,9 +60,10 @@ def zero_points(op: str, x: Any, name: str, dtype: np.dtype) -> np.ndarray | Non
     if x is None:
         return None
     a = arrays.as_array(x, name)
-    if a.dtype.kind not in "iu" and arrays.name_of(a.dtype) not in SMALL:
+    if type(x) is not int and a.dtype.kind not in "iu" and arrays.name_of(a.dtype) not in SMALL:
         raise DTypeError(f"{op}: {name} must be an integer of dtype {dtype}, it is {a.dtype}")
-    a = a.astype(np.int64)
+    if a.dtype.kind not in "iuO":  # what is smaller than a byte; Python's integers of more than 64 bits are objects
+        a = a.astype(np.int64)
     low, high = range_of(dtype)
     wrong = (a < low) | (a > high)
     if wrong.any():
@@ -213,7 +214,7 @@ def _dequantize_bound(call: Call, expected: tuple) -> tuple:
 
 # ---- samples
 
-SHAPES = ((0,), (1,), (7,), (1000,), (3, 1), (1, 65), (33, 129), (17, 64), (2, 0, 5), (4, 3, 50), (2, 3, 4, 17),
+SHAPES = ((), (0,), (1,), (7,), (1000,), (3, 1), (1, 65), (33, 129), (17, 64), (2, 0, 5), (4, 3, 50), (2, 3, 4, 17),
           (70, 700))
 
 
@@ -232,6 +233,8 @@ def _forms(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Iter
         return np.float32(2) ** rng.integers(-6, 3, size).astype(np.float32)
     yield rng.uniform(0.01, 2, ()).astype(np.float32), integers(rng, (), dtype), {}
     yield exponents(()), None, {"output_dtype": dtype}
+    if not shape:
+        return
     axis = int(rng.integers(-len(shape), len(shape)))
     size = shape[axis]
     yield rng.uniform(0.01, 2, size).astype(np.float32), integers(rng, (size,), dtype), {"axis": axis}

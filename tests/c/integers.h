@@ -48,10 +48,36 @@ static void check_integers(int m, int n, int k, int kind) {
     free(a), free(b), free(c), free(a_zero), free(b_zero), free(packed);
 }
 
+// Pairs of products held to 16 bits, and how many that changed.
+static void check_maddubs(int m, int n, int k) {
+    uint8_t *a = malloc((size_t)m * k + 1);
+    int8_t *b = malloc((size_t)k * n + 1);
+    int32_t *c = malloc(((size_t)m * n + 1) * sizeof *c);
+    for (int i = 0; i < m * k; i++) a[i] = (uint8_t)(255 - below(3) * below(128));
+    for (int i = 0; i < k * n; i++) b[i] = (int8_t)(below(2) ? 127 - below(9) : below(9) - 128);
+    int64_t clipped = -1, count = 0;
+    int ok = tw_matmul_maddubs(m, n, k, (tw_matrix){a, k, 1}, (tw_matrix){b, n, 1}, (tw_matrix){c, n, 1}, &clipped) == TW_OK;
+    for (int i = 0; i < m; i++)
+        for (int j = 0; j < n; j++) {
+            int32_t sum = 0;
+            for (int p = 0; p < k; p += 2) {
+                const int32_t pair = a[i * k + p] * b[p * n + j] + (p + 1 < k ? a[i * k + p + 1] * b[(p + 1) * n + j] : 0);
+                const int32_t held = pair < INT16_MIN ? INT16_MIN : pair > INT16_MAX ? INT16_MAX : pair;
+                count += held != pair, sum += held;
+            }
+            ok &= c[i * n + j] == sum;
+        }
+    char what[80];
+    snprintf(what, sizeof what, "maddubs %dx%dx%d", m, n, k);
+    expect(ok && clipped == count, what);
+    free(a), free(b), free(c);
+}
+
 static void check_integer_products(void) {
     static const int sizes[] = {0, 1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17, 31, 33, 48, 50, 65, 97, 112};
     const int count = sizeof sizes / sizeof *sizes;
     for (int round = 0; round < 320; round++)
         check_integers(sizes[below(count)], sizes[below(count)], sizes[below(count)], round % 16);
     for (int kind = 0; kind < 16; kind++) check_integers(2, 3, 100000, kind);
+    for (int round = 0; round < 40; round++) check_maddubs(sizes[below(count)], sizes[below(count)], sizes[below(count)]);
 }

@@ -40,8 +40,10 @@ def quantize(
     from . import quantize_report, train_report
     from .compare import PLAIN_WIDTH
 
-    if out is not None and method == "all":
+    if method == "all" and out is not None:
         raise ArgumentError("--out takes one model: name its --method")
+    if method == "all" and (bits != 8 or group_size is not None):
+        raise ArgumentError("--bits and --group-size are those of one way, and without --method there are all: name it")
     if plot is not None:
         train_report.pyplot()  # better to learn now than after the work that it is missing
     ways: dict[str, dict[str, Any]] = {f"{name} int8": {"method": name} for name in quant.METHODS}

@@ -52,11 +52,13 @@ def plot(found: Mapping[str, Report], path: str) -> None:
         for axis, value in zip(axes, (model.nbytes / 1024, model.one_row * 1e6), strict=True):
             axis.plot(value, 100 * (model.accuracy or 0), marker, markersize=10, fillstyle="none", label=name)
     for axis, label in zip(axes, ("size (KiB)", "time for one row (us)"), strict=True):
-        axis.set(xlabel=label)
-        axis.set_xlim(left=0)
+        axis.set(xlabel=label, xlim=(0, 1.1 * max(line.get_xdata()[0] for line in axis.lines)))
         axis.grid(alpha=0.3)
-    axes[0].set(ylabel="accuracy (%)")
-    axes[0].legend()
+    percents = [100 * (model.accuracy or 0) for model in points.values()]
+    low, high = min(percents), max(percents)
+    room = 0.3 * max(high - low, 1)  # equal ones lie in the middle of half a point
+    axes[0].set(ylabel="accuracy (%)", ylim=(low - room, min(high + room, max(high + room / 4, 100))))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(points))
     keep_figure(figure, path)
 
 

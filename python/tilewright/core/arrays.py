@@ -58,11 +58,18 @@ def operands(op: str, names: Sequence[str], values: Sequence[Any], dtypes: Seque
             raise DTypeError(f"{op} computes on {', '.join(dtypes)}; {name} {shape_of(a)} is {a.dtype}. "
                              f"Convert it first, for example {name}.astype(np.float32)")
         plain = plain and a.flags.aligned and a.dtype.isnative and (dtype is None or a.dtype is dtype)
-        dtype = a.dtype if dtype is None or a.dtype is dtype else np.result_type(dtype, a.dtype)
+        dtype = a.dtype if dtype is None or a.dtype is dtype else _promoted(op, dtype, a.dtype)
     if plain:
         return arrays
     dtype = dtype.newbyteorder("=")
     return [None if a is None else normal(a, dtype, n, copies) for n, a in zip(names, arrays, strict=True)]
+
+
+def _promoted(op: str, one: np.dtype, other: np.dtype) -> np.dtype:
+    try:
+        return np.result_type(one, other)
+    except TypeError:  # NumPy knows none for float16 and bfloat16
+        raise DTypeError(f"{op}: {one} and {other} have no common dtype; convert one of them") from None
 
 
 def indices(x: Any, name: str, op: str, copies: list[str]) -> np.ndarray:

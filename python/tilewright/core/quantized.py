@@ -41,9 +41,10 @@ class QuantizedMatrix:
         _check_scheme("QuantizedMatrix", bits, group_size, method)
         stored = _part("values", values, np.dtype(np.int8 if bits == 8 else np.uint8))
         per_byte = 8 // bits
-        k = stored.shape[1] * per_byte if columns is None else int(columns)
-        if -(-k // per_byte) != stored.shape[1]:
-            raise ShapeError(f"QuantizedMatrix: values {stored.shape} of {bits} bits do not hold {k} columns")
+        k = stored.shape[1] * per_byte if columns is None else columns
+        if not isinstance(k, (int, np.integer)) or k < 0 or -(-k // per_byte) != stored.shape[1]:
+            raise ShapeError(f"QuantizedMatrix: values {stored.shape} of {bits} bits do not hold {k!r} columns")
+        k = int(k)
         shape = stored.shape[0], 1 if group_size is None else -(-k // group_size)
         parts = [_part("scales", scales, np.dtype(np.float32))]
         if zero_points is not None:
@@ -114,9 +115,14 @@ def _rebuild(values: Any, scales: Any, zeros: Any, columns: int, bits: int, grou
     return QuantizedMatrix(values, scales, zeros, columns=columns, bits=bits, group_size=group, method=method)
 
 
-def _check_scheme(what: str, bits: Any, group_size: Any, method: Any) -> None:
-    if bits not in (4, 8):
+def check_bits(what: str, bits: Any) -> None:
+    """ArgumentError unless bits is the integer 8 or 4."""
+    if not isinstance(bits, (int, np.integer)) or bits not in (4, 8):
         raise ArgumentError(f"{what}: bits is 8 or 4, not {bits!r}")
+
+
+def _check_scheme(what: str, bits: Any, group_size: Any, method: Any) -> None:
+    check_bits(what, bits)
     if group_size is not None and (not isinstance(group_size, (int, np.integer)) or group_size < 1):
         raise ArgumentError(f"{what}: group_size is a positive number of columns or None, not {group_size!r}")
     if method not in METHODS:
@@ -147,7 +153,8 @@ def quantize_weight(w: Any, bits: int = 8, group_size: int | None = None, *, met
     the row or group; otherwise the whole range of the integers over [min, max], 0 included, with zero points. method
     says what `linear` does with it: "dynamic", the default for 8 bits without groups, quantizes each row of x as well
     and multiplies integers; "weight-only", the default otherwise, computes in float32, for few rows of x, when reading
-    the weights is what takes the time. Raises ArgumentError where w holds a NaN or an infinity.
+    the weights is what takes the time. Raises ArgumentError where w holds a NaN or an infinity and for a scheme that
+    does not exist, ShapeError for anything but two dimensions, DTypeError for other dtypes.
 
     >>> import numpy as np, tilewright as tw
     >>> q = tw.quantize_weight(np.array([[1.0, -0.5], [0.0, 254.0]], np.float32))

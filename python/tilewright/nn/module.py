@@ -110,6 +110,9 @@ class Module:
     def load_extra_state(self, state: dict[str, np.ndarray]) -> None:
         """Take over what `extra_state` gave: same names, shapes and dtypes."""
 
+    def check_extra_state(self, state: dict[str, np.ndarray]) -> None:
+        """Raise what `load_extra_state` would: all modules are asked before any of them takes its part."""
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all parameters and of everything else that a resumed training needs, by name."""
         state = {name: p.data.copy() for name, p in self.named_parameters()}
@@ -120,14 +123,19 @@ class Module:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state with exactly the names, shapes and dtypes of this module's.
 
-        Raises DataError (names), ShapeError or DTypeError before anything is changed.
+        Raises DataError (names), ShapeError, DTypeError, or ArgumentError for numbers that a layer cannot have, before
+        anything is changed.
         """
         new = check_state(type(self).__name__, state, self.state_dict())
+        extra = [(module, {name: new[prefix + name] for name in module.extra_state()})
+                 for prefix, module in self.named_modules()]
+        for module, part in extra:
+            module.check_extra_state(part)
         for name, p in self.named_parameters():
             p.data[...] = new[name]
             p._version.count += 1
-        for prefix, module in self.named_modules():
-            module.load_extra_state({name: new[prefix + name] for name in module.extra_state()})
+        for module, part in extra:
+            module.load_extra_state(part)
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
         """Write the state as a safetensors file, atomically.

@@ -40,7 +40,8 @@ def dequantize_linear(x: Any, x_scale: Any, x_zero_point: Any = None, *, axis: i
                       out: Any = None, backend: str | None = None) -> Any:
     """ONNX's DequantizeLinear: (x - x_zero_point) · x_scale in float32; scales as in quantize_linear.
 
-    x int8, uint8, int16, uint16, int32 (without a zero point), or one of ml_dtypes' smaller integers.
+    x int8, uint8, int16, uint16, int32 (without a zero point), or one of ml_dtypes' smaller integers, of any shape; the
+    result float32. Raises as quantize_linear does, and ArgumentError for int32 with a zero point other than 0.
 
     >>> import numpy as np, tilewright as tw
     >>> tw.dequantize_linear(np.array([8, 10, 12], np.uint8), 0.5, np.uint8(10))
@@ -55,8 +56,9 @@ def dequantize_linear(x: Any, x_scale: Any, x_zero_point: Any = None, *, axis: i
 def dynamic_quantize_linear(x: Any, *, backend: str | None = None) -> tuple[np.ndarray, np.float32, np.uint8]:
     """ONNX's DynamicQuantizeLinear: (y uint8, y_scale float32, y_zero_point uint8) from x's own range, 0 included.
 
-    The scale is (max - min) / 255, or 1 where that is 0. Where x holds a NaN or an infinity, or its range is no
-    float32, the scale is NaN and y and the zero point are 0.
+    x float32, float64, float16 or bfloat16 of any shape, computed in float32; else DTypeError. The scale is
+    (max - min) / 255, or 1 where that is 0. Where x holds a NaN or an infinity, or its range is no float32, the scale
+    is NaN and y and the zero point are 0.
 
     >>> import numpy as np, tilewright as tw
     >>> y, scale, zero = tw.dynamic_quantize_linear(np.array([0.0, 127.5, -127.5], np.float32))
@@ -75,7 +77,8 @@ def matmul_integer(a: Any, b: Any, a_zero_point: Any = None, b_zero_point: Any =
 
     a (…, M, K) and b (…, K, N) int8 or uint8, with batches and vectors as in matmul; b may be packed (`pack`). Zero
     points lie in the range of their matrix: one number, or one a row of a, (M,) or (…, M, 1), and one a column of b,
-    (N,) or (…, 1, N).
+    (N,) or (…, 1, N). Raises ArgumentError for others, DTypeError for matrices of other dtypes and zero points that are
+    no integers, ShapeError where shapes do not fit.
 
     >>> import numpy as np, tilewright as tw
     >>> a, b = np.array([[250, 3]], np.uint8), np.array([[-7], [100]], np.int8)
@@ -88,12 +91,30 @@ def matmul_integer(a: Any, b: Any, a_zero_point: Any = None, b_zero_point: Any =
     return call("matmul_integer", (a, b, a_zero_point, b_zero_point), {}, out, backend)
 
 
+def matmul_maddubs(a: Any, b: Any, *, backend: str | None = None) -> tuple[Any, np.int64]:
+    """(y, clipped): a @ b as x86's vpmaddubsw computes it, and how many sums it clipped. matmul_integer never uses it.
+
+    a (…, M, K) uint8, b (…, K, N) int8 (or packed), with batches and vectors as in matmul; y int32. The instruction
+    holds a[2p] · b[2p] + a[2p + 1] · b[2p + 1] to -32768 ... 32767; where `clipped`, the number of such sums that this
+    changed, is 0, y is matmul_integer(a, b). It tells what programs that are built on the instruction make of a model.
+    The same on every processor. Raises ShapeError, and DTypeError for other dtypes.
+
+    >>> import numpy as np, tilewright as tw
+    >>> a, b = np.array([[255, 255, 1]], np.uint8), np.array([[127], [127], [-5]], np.int8)
+    >>> y, clipped = tw.matmul_maddubs(a, b)
+    >>> y, int(clipped), tw.matmul_integer(a, b)
+    (array([[32762]], dtype=int32), 1, array([[64765]], dtype=int32))
+    """
+    return call("matmul_maddubs", (a, b), {}, None, backend)
+
+
 def qlinear_matmul(a: Any, a_scale: Any, a_zero_point: Any, b: Any, b_scale: Any, b_zero_point: Any, y_scale: Any,
                    y_zero_point: Any, *, out: Any = None, backend: str | None = None) -> Any:
     """ONNX's QLinearMatMul: quantize_linear(matmul_integer(a, b, …) · (a_scale · b_scale), y_scale, y_zero_point).
 
-    Matrices and zero points as in matmul_integer; scales positive, one number or one a row (a, y) or column (b). The
-    result has y_zero_point's dtype, int8 or uint8.
+    Matrices and zero points as in matmul_integer; scales one number or one a row (a, y) or column (b). The result has
+    y_zero_point's dtype, int8 or uint8. Raises as matmul_integer does, and ArgumentError for a scale that is not finite
+    and positive in float32.
 
     >>> import numpy as np, tilewright as tw
     >>> a, b = np.array([[250, 3]], np.uint8), np.array([[-7], [100]], np.int8)
@@ -112,8 +133,10 @@ def quantized_linear(x: Any, w: Any, bias: Any = None, residual: Any = None, *, 
     """linear(x, w, …) for a QuantizedMatrix w (N, K); x (…, K). `linear` itself takes one, too. All in float32.
 
     What is computed is up to w's method. "dynamic": each row of x becomes uint8 over its own range, 0 included, and the
-    product is one of integers; a row with a NaN or an infinity gives a row of NaN. "weight-only": the product of x and
-    w.dequantize(). See `quantize_weight`.
+    product is one of integers, whose int32 sums can wrap for K above 66000, if x and w are at the ends of their ranges;
+    a row with a NaN or an infinity gives a row of NaN. "weight-only": the product of x and w.dequantize(). bias (N,),
+    residual of the result's shape; activation as in linear. See `quantize_weight`. Raises ShapeError, DTypeError, and
+    ArgumentError for an unknown activation.
 
     >>> import numpy as np, tilewright as tw
     >>> x, w = np.array([[1.0, -0.5]], np.float32), np.array([[1.0, 0.5], [0.0, -1.0]], np.float32)
@@ -134,7 +157,8 @@ def qlinear(x: Any, x_scale: Any, x_zero_point: Any, w: Any, bias: Any = None, y
 
     f = matmul_integer(x, wᵀ, …) · (x_scale · w.scales) + bias, bias (N,) float32. The result is activation(f) in
     float32; or, with a y_scale, quantize_linear(activation(f), y_scale, y_zero_point) in the dtype of y_zero_point,
-    int8 or uint8, where the activation is None or "relu". Scales and zero points of x and y are single numbers.
+    int8 or uint8, where the activation is None or "relu". Scales and zero points of x and y are single numbers. Raises
+    as qlinear_matmul does, and ArgumentError for a w or an activation that this does not take.
 
     >>> import numpy as np, tilewright as tw
     >>> w = tw.quantize_weight(np.array([[1.0, 0.5]], np.float32))

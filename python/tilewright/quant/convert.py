@@ -3,12 +3,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from ..core.errors import ArgumentError
-from ..core.quantized import QuantizedMatrix, quantize_weight
+from ..core.quantized import QuantizedMatrix, check_bits, quantize_weight
 from ..core.registry import check_names
 from ..nn import Dropout, Linear, Module
 from . import smooth as smoothing
@@ -87,8 +88,7 @@ def finished(model: Module, layers: Mapping[str, Module], old: Mapping[str, Modu
 def _check(method: str, bits: int, group_size: int | None, per_channel: bool, calibration: Any,
            smooth: float | None) -> None:
     """ArgumentError for arguments that do not go together."""
-    if bits not in (4, 8):
-        raise ArgumentError(f"quantize: bits is 8 or 4, not {bits!r}")
+    check_bits("quantize", bits)
     if group_size is not None and method != "weight-only":
         raise ArgumentError(f"quantize: groups need method='weight-only'; {method!r} multiplies integers of whole rows")
     if group_size is not None and not per_channel:
@@ -96,6 +96,8 @@ def _check(method: str, bits: int, group_size: int | None, per_channel: bool, ca
     if calibration is None and (method == "static" or smooth is not None):
         what = "the method 'static'" if method == "static" else "smooth"
         raise ArgumentError(f"quantize: {what} needs calibration: rows like those that the model will see")
+    if smooth is not None and not (isinstance(smooth, Real) and 0 <= smooth <= 1):
+        raise ArgumentError(f"quantize: smooth is None or lies in [0, 1], not {smooth!r}")
 
 
 def weight_of(name: str, w: np.ndarray, bits: int, group_size: int | None, per_channel: bool,

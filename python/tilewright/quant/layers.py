@@ -15,7 +15,7 @@ from .. import ops
 from ..autograd import Tensor
 from ..autograd.tensor import made
 from ..core.errors import ArgumentError, ShapeError
-from ..core.quantized import QuantizedMatrix, packed_int4
+from ..core.quantized import QuantizedMatrix, check_bits, packed_int4
 from ..nn import Module
 
 _UINT8 = np.dtype(np.uint8)
@@ -36,16 +36,21 @@ class Grid:
 
     def __post_init__(self) -> None:
         set_once = object.__setattr__
-        set_once(self, "scale", np.float32(self.scale))
+        check_bits("Grid", self.bits)
+        with np.errstate(over="ignore", under="ignore"):
+            set_once(self, "scale", np.float32(self.scale))
         if not 0 < self.scale < np.inf:
             raise ArgumentError(f"Grid: the scale must be finite and positive, not {self.scale}")
-        if not 0 <= self.zero <= self.top:
-            raise ArgumentError(f"Grid: the zero point lies in 0 ... {self.top}, and {self.zero} does not")
+        if not isinstance(self.zero, (int, np.integer)) or not 0 <= self.zero <= self.top:
+            raise ArgumentError(f"Grid: the zero point is an integer in 0 ... {self.top}, and {self.zero} is not")
         set_once(self, "zero", np.uint8(self.zero))
 
     @classmethod
     def over(cls, low: float, high: float, bits: int = 8) -> Grid:
         """The grid from low to high, which 0 lies between; any grid serves where nothing but 0 is expected."""
+        check_bits("Grid", bits)
+        if not -np.inf < low <= 0 <= high < np.inf:
+            raise ArgumentError(f"Grid: a range is finite and holds 0; {low} ... {high} does not")
         top = (1 << bits) - 1
         scale = float(np.float32((high - low) / top)) or 1.0
         return cls(np.float32(scale), np.uint8(min(round(-low / scale), top)), bits)
@@ -124,6 +129,9 @@ class QuantizedLinear(Module):
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         vars(self).update(vars(self.restored(self.options(), state)))
+
+    def check_extra_state(self, state: Mapping[str, Any]) -> None:
+        self.restored(self.options(), state)
 
     def options(self) -> dict[str, Any]:
         """All that the arrays of the state do not tell, as JSON holds it; `restored` takes it back."""

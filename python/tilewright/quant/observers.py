@@ -139,7 +139,7 @@ class Entropy(Histogram):
     def _chosen(self) -> tuple[float, float]:
         p = self._magnitudes().astype(np.float64)
         levels = round((1 << self.bits) * max(-self.low, self.high) / (self.high - self.low))  # on the longer side
-        tries = range(min(levels, len(p)), len(p) + 1)
+        tries = range(len(p), min(levels, len(p)) - 1, -1)  # of equals the widest: a few numbers fit many
         best = min(tries, key=lambda n: _divergence(p, n, levels))
         return self._within(-best * self.width, best * self.width)
 
@@ -149,6 +149,8 @@ def _divergence(counts: np.ndarray, n: int, levels: int) -> float:
     p = counts[:n].copy()
     edges = np.arange(min(levels, n) + 1) * n // min(levels, n)
     within = np.add.reduceat(p, edges[:-1])
+    if not within.any():
+        return np.inf  # all that was seen would be clipped; the one bin left of P tells nothing
     filled = np.add.reduceat(p > 0, edges[:-1], dtype=np.int64)
     q = np.repeat(within / np.maximum(filled, 1), np.diff(edges))  # evenly over the bins that are not empty
     p[-1] += counts[n:].sum()

@@ -20,7 +20,7 @@ from ..autograd.buffers import empty, empty_like
 from ..autograd.tape import Node, recording
 from ..autograd.tensor import made
 from ..core.errors import ArgumentError, DTypeError
-from ..core.quantized import grids
+from ..core.quantized import check_bits, grids
 from ..core.replay import recorded
 from ..nn import Linear, Module, fused
 from . import walk
@@ -171,8 +171,7 @@ def prepare_qat(model: Module, bits: int = 8, *, per_channel: bool = True, skip:
     >>> np.abs(quantized(x).data - model.eval()(x).data).max() < 1e-6
     np.True_
     """
-    if bits not in (4, 8):
-        raise ArgumentError(f"prepare_qat: bits is 8 or 4, not {bits!r}")
+    check_bits("prepare_qat", bits)
     if not 0 < momentum <= 1:
         raise ArgumentError(f"prepare_qat: momentum lies in (0, 1], not {momentum}")
     chosen = walk.linears(model, skip)

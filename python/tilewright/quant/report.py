@@ -75,6 +75,7 @@ def report(model: Module, quantized: Module, x: Any, labels: Any = None) -> Repo
     if labels is not None and labels.shape != (rows,):
         raise ShapeError(f"report: labels {labels.shape} must be ({rows},), one for each row of x")
     model, quantized = (copy.deepcopy(m).eval() for m in (model, quantized))
+    layers = _quantized_layers(model, quantized)
     expected, found = (outputs(m, data) for m in (model, quantized))
     noise = _Noise()
     noise.add(expected, found)
@@ -82,7 +83,7 @@ def report(model: Module, quantized: Module, x: Any, labels: Any = None) -> Repo
     before, after = (
         Figures(None if labels is None else float(np.mean(y.argmax(axis=-1) == labels)), one_row, batch, size(m))
         for m, y, (one_row, batch) in zip((model, quantized), (expected, found), seconds, strict=True))
-    return Report(_layers(model, quantized, data), before, after, noise.snr())
+    return Report(_layers(model, layers, data), before, after, noise.snr())
 
 
 def outputs(model: Module, data: list[np.ndarray]) -> np.ndarray:
@@ -149,12 +150,21 @@ class _Seen:
     grid: _Grid = field(default_factory=_Grid)
 
 
-def _layers(model: Module, quantized: Module, data: list[np.ndarray]) -> list[LayerReport]:
+def _quantized_layers(model: Module, quantized: Module) -> dict[str, QuantizedLinear]:
+    """The quantized layers by name; ArgumentError where they cannot have been made from the model's."""
     layers = walk.once({name: m for name, m in walk.named(quantized).items() if isinstance(m, QuantizedLinear)})
     every = walk.linears(model)
     if not layers or not set(layers) <= set(every):
         raise ArgumentError(f"report: the quantized layers ({', '.join(layers) or 'none'}) are not among the linear "
                             f"layers of the model ({', '.join(every)})")
+    for name, layer in layers.items():
+        if layer.weight.shape != every[name].weight.shape:
+            raise ArgumentError(f"report: layer {name!r} has weights {layer.weight.shape} in the quantized model, and "
+                                f"{every[name].weight.shape} in the one that it should come from")
+    return layers
+
+
+def _layers(model: Module, layers: dict[str, QuantizedLinear], data: list[np.ndarray]) -> list[LayerReport]:
     # The float model balanced as the quantized one is: then both see the same inputs in every layer.
     model, _ = balanced(model, {name: m.balance for name, m in layers.items() if m.folded and m.balance is not None})
     alone = {name: _alone(layer) for name, layer in layers.items()}

@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from ..core.errors import ArgumentError
 from ..nn import Linear, Module
 from . import walk
 
 
 def factors(model: Module, layers: Mapping[str, Linear], data: Iterable[np.ndarray],
             alpha: float) -> dict[str, np.ndarray]:
-    """s (in,) float32 of each layer by name; 1 where a column of x or of the weights holds nothing but zeros."""
-    if not 0 <= alpha <= 1:
-        raise ArgumentError(f"smooth is None or lies in [0, 1], not {alpha}")
+    """s (in,) float32 of each layer by name.
+
+    A column of x or of the weights that holds nothing but zeros gets the geometric mean of the others: with 1, units
+    that calibration never woke would keep their weights among others made far smaller, and set the scale for all.
+    """
     reach = {name: np.zeros(layer.weight.shape[1], np.float32) for name, layer in layers.items()}
 
     def see(name: str, x: np.ndarray) -> None:
@@ -34,7 +35,8 @@ def factors(model: Module, layers: Mapping[str, Linear], data: Iterable[np.ndarr
         weights = np.abs(layer.weight.data).max(axis=0, initial=0).astype(np.float32)
         both = (reach[name] > 0) & (weights > 0)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            s = np.where(both, reach[name] ** np.float32(alpha) / weights ** np.float32(1 - alpha), np.float32(1))
+            s = reach[name] ** np.float32(alpha) / weights ** np.float32(1 - alpha)
+            s = np.where(both, s, np.exp(np.log(s[both]).mean()) if both.any() else np.float32(1))
         found[name] = np.clip(s, np.float32(1e-5), np.float32(1e5))  # no column vanishes from float32
     return found
 

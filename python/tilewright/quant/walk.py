@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor, no_grad
-from ..core.errors import ArgumentError, ShapeError
+from ..core import arrays
+from ..core.errors import ArgumentError, DTypeError, ShapeError
+from ..core.registry import HALVES
 from ..nn import Activation, Dropout, LayerNorm, Linear, Module, Parameter, RMSNorm, Sequential, fused
 
 ROWS = 1024  # of a batch that goes through a model
@@ -21,6 +23,10 @@ def linears(model: Module, skip: Iterable[str] = ()) -> dict[str, Linear]:
 
     ArgumentError for a name that does not exist, or if nothing is left.
     """
+    if not isinstance(model, Module):
+        raise ArgumentError(f"nothing to quantize: the model is no Module of tilewright.nn but {type(model).__name__}")
+    if not isinstance(skip, Iterable):
+        raise ArgumentError(f"skip holds names of layers, as in state_dict(), it is {skip!r}")
     skip = (skip,) if isinstance(skip, str) else tuple(skip)
     modules = named(model)
     every = {name: m for name, m in modules.items() if type(m) is Linear}
@@ -54,17 +60,21 @@ def replaced(model: Module, layers: Mapping[str, Module], old: Mapping[str, Modu
 def batches(data: Any, what: str = "calibration") -> list[np.ndarray]:
     """Rows for a model, some at a time: of one array, or of arrays (or tuples that begin with one, as Batches gives).
 
-    ArgumentError where there is none, or a NaN or an infinity in one.
+    ArgumentError where there is none, or a NaN or an infinity in one; DTypeError for what are no numbers.
     """
     if isinstance(data, (np.ndarray, Tensor)) or hasattr(data, "__array__"):
         whole = np.asarray(data)
         parts = [whole[i:i + ROWS] for i in range(0, len(whole), ROWS)] if whole.ndim else []
+    elif isinstance(data, Iterable):
+        parts = [arrays.as_array(part[0] if isinstance(part, tuple) else part, what) for part in data]
     else:
-        parts = [np.asarray(part[0] if isinstance(part, tuple) else part) for part in data]
+        raise DTypeError(f"{what} is an array of rows, or batches of such, not {data!r}")
     if not any(part.size for part in parts):
         raise ArgumentError(f"{what}: there is not one row")
     for number, part in enumerate(parts):
-        bad = part.size - int(np.count_nonzero(np.isfinite(part))) if part.dtype.kind in "fc" else 0
+        if part.dtype.kind not in "fiub" and arrays.name_of(part.dtype) not in HALVES:
+            raise DTypeError(f"{what}: batch {number} is {part.dtype}; rows are numbers")
+        bad = part.size - int(np.count_nonzero(np.isfinite(part)))
         if bad:
             raise ArgumentError(f"{what}: {bad} of the {part.size} values of batch {number} are NaN or infinite")
     return parts
