@@ -9,24 +9,12 @@
 // The panels are those of the vector tiles; packing fills them up with zeros to whole steps, and a's last step comes padded, in
 // `tail`. Products start from memory: from one row of numbers for all rows of c (a stride of 0) where that does, else from c.
 // Bytes of a are multiplied as what they are, signed or not, so that none of them are flipped.
+#include "../isa/amx.h"
+
 #define WORDS TW_MATRIX_WORDS
-enum { SIDE = 16, SIDES = 2 * SIDE }; // rows and words of a register, of two
-_Static_assert(SIDES <= (int)TW_MAX_STRIP && (int)LANES == (int)SIDE && NV == 2, "c is two registers of vectors wide, and a strip high");
-
-#define BARRIER __asm__ volatile("" ::: "memory") // gcc does not know that loads of registers read memory
-
-static void open_unit(ptrdiff_t m) {
-    struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t row_bytes[16];
-        uint8_t rows[16];
-    } shape = {.palette = 1};
-    const uint8_t high = (uint8_t)(m < SIDE ? m : SIDE), low = (uint8_t)(m - high);
-    const uint8_t rows[8] = {high, high, low, low, high, low, SIDE, SIDE}; // c0 c1 c2 c3 a0 a1 b0 b1
-    for (int i = 0; i < 8; i++) shape.rows[i] = rows[i], shape.row_bytes[i] = rows[i] ? 4 * SIDE : 0;
-    BARRIER;
-    _tile_loadconfig(&shape);
-}
+enum { SIDE = TW_AMX_SIDE, SIDES = 2 * SIDE };
+_Static_assert(SIDES <= (int)TW_MAX_STRIP && (int)LANES == (int)SIDE && NV == 2,
+               "c is two registers of vectors wide, and a strip high");
 
 static void close_unit(void) {
     _tile_release();
@@ -62,7 +50,7 @@ INLINE void matrix_steps(const int is_unsigned, const int low, const int nv, ptr
     if (words <= 2 * WORDS || ((uintptr_t)to | (uintptr_t)(to_row * 4)) % 64)
         for (int i = 0; i < (low ? SIDES : SIDE); i++) UNROLL for (int j = 0; j < nv; j++)
             __builtin_prefetch(to + i * to_row + j * LANES, 1, 3);
-    BARRIER;
+    TW_AMX_BARRIER;
     _tile_loadd(0, from, from_row * 4);
     if (nv > 1) _tile_loadd(1, from + LANES, from_row * 4);
     if (low) _tile_loadd(2, from + SIDE * from_row, from_row * 4);
@@ -74,7 +62,7 @@ INLINE void matrix_steps(const int is_unsigned, const int low, const int nv, ptr
     if (nv > 1) _tile_stored(1, to + LANES, to_row * 4);
     if (low) _tile_stored(2, to + SIDE * to_row, to_row * 4);
     if (low && nv > 1) _tile_stored(3, to + SIDE * to_row + LANES, to_row * 4);
-    BARRIER;
+    TW_AMX_BARRIER;
 }
 
 INLINE void matrix_tile(const int is_unsigned, const int nv, ptrdiff_t words, const char *a, const uint32_t *b, const int32_t *sums,
@@ -111,5 +99,5 @@ MATRIX_TILE(0, 2)
 MATRIX_TILE(1, 1)
 MATRIX_TILE(1, 2)
 static const tw_matrix_unit matrix_unit = {
-    .rows = SIDES, .open = open_unit, .close = close_unit,
+    .rows = SIDES, .open = amx_open, .close = close_unit,
     .tile = {{matrix_0_1, matrix_0_2}, {matrix_1_1, matrix_1_2}}};
