@@ -85,6 +85,18 @@ def on_a_line(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[start:start + size].view(dtype).reshape(shape)
 
 
+def address(x: np.ndarray) -> int:
+    """Of the first element, which with negative strides is not the lowest."""
+    return x.__array_interface__["data"][0]
+
+
+def extent(x: np.ndarray) -> tuple[int, int]:
+    """The addresses that an array with elements lies between, lowest byte and first one after."""
+    reach = [(n - 1) * stride for n, stride in zip(x.shape, x.strides, strict=True)]
+    start = address(x)
+    return start + sum(r for r in reach if r < 0), start + sum(r for r in reach if r > 0) + x.itemsize
+
+
 def shape_of(x: Any) -> str:
     """A shape as users write it: (3, 4)."""
     return str(tuple(x.shape))
@@ -112,7 +124,7 @@ def overlaps(a: np.ndarray, b: np.ndarray) -> bool:
 def same_view(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays are the same elements in the same places."""
     return (a.shape == b.shape and a.strides == b.strides and a.dtype == b.dtype
-            and a.__array_interface__["data"][0] == b.__array_interface__["data"][0])
+            and address(a) == address(b))
 
 
 def check_out(op: str, out: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

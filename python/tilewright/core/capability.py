@@ -1,13 +1,12 @@
 """Which backends there are, in the order in which `auto` prefers them, and whether each can run here."""
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import native
+from . import device, native
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +29,12 @@ def _probe_numba() -> str | None:
 
 
 def _probe_cuda() -> str | None:
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "no NVIDIA driver (libcuda.so.1 was not found)"
-    return "this version has no CUDA kernels"
+    missing = []
+    if importlib.util.find_spec("numba_cuda") is None:
+        missing.append("numba-cuda is not installed: pip install 'tilewright[cuda]'")
+    if not device.emulated():
+        missing += device.missing()
+    return "; ".join(missing) or None
 
 
 BACKENDS: dict[str, Backend] = {b.name: b for b in (
