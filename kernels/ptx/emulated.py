@@ -12,6 +12,7 @@ import numpy as np
 
 from tilewright import emulate
 from tilewright.core import arrays
+from tilewright.core.on_device import OnDevice, at
 
 
 class Emulated:
@@ -24,9 +25,33 @@ class Emulated:
         self.name = f"emulated sm_{cc[0]}{cc[1]}"
         self._modules: dict[str, Any] = {}
 
-    def empty(self, shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    def empty(self, shape: tuple[int, ...], dtype: Any, stream: Any = None) -> OnDevice:
         """Memory that is not initialised."""
-        return np.empty(shape, dtype)
+        return self._at(np.empty(shape, dtype))
+
+    def upload(self, x: np.ndarray, stream: Any = None) -> OnDevice:
+        """A copy of an array of the host."""
+        return self._at(x.copy())
+
+    def download(self, x: OnDevice, stream: Any = None) -> np.ndarray:
+        """A copy of an array of the device, C-contiguous."""
+        return x.view(np.ndarray).copy(order="C")
+
+    def view(self, x: Any, stream: Any = None) -> OnDevice:
+        """An array of another library; here one that says where it is by __cuda_array_interface__."""
+        found = x.__cuda_array_interface__
+        address, read_only = found["data"]
+        view = at(address, tuple(found["shape"]), found["typestr"], found.get("strides"), x)
+        view.flags.writeable = not read_only
+        return view
+
+    def stream_number(self, stream: Any) -> int | None:
+        """No stream: what was launched is done."""
+        return None
+
+    @staticmethod
+    def _at(memory: np.ndarray) -> OnDevice:
+        return at(memory.ctypes.data, memory.shape, memory.dtype, memory.strides, memory)
 
     def launch(self, kernel: Any, blocks: tuple[int, int, int], values: Sequence[Any],
                memory: Sequence[tuple[np.ndarray, str]], shared: int) -> None:

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tilewright.core import arrays, device, registry
+from tilewright.core import arrays, device, device_arrays, registry
 
 from . import cuda
 from .cache import cached, fingerprint
@@ -157,7 +157,8 @@ def declared() -> Iterator[Kernel]:
 
 def scratch(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
     """Memory of the device for one call, not initialised; it is given back when nothing refers to it."""
-    return device.current().empty(shape, np.dtype(dtype))
+    whole = shape if isinstance(shape, tuple) else (shape,)
+    return device.current().empty(whole, dtype, device_arrays.stream_in_force())
 
 
 def blocks(n: int, each: int) -> int:

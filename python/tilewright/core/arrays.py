@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .errors import AliasError, ArgumentError, DTypeError, ShapeError
+from .on_device import OnDevice, is_on_device
 
 
 @cache
@@ -19,10 +20,10 @@ def name_of(dtype: np.dtype) -> str:
 
 def as_array(x: Any, name: str) -> np.ndarray:
     """An ndarray over the caller's memory, if possible: NumPy, DLPack, the buffer protocol, else a list or number."""
-    if type(x) is np.ndarray:
+    if type(x) is np.ndarray or isinstance(x, OnDevice):
         return x
     if hasattr(x, "__cuda_array_interface__"):
-        raise DTypeError(f"{name} lives on a CUDA device; copy it to the host first, or call with backend='cuda'")
+        raise DTypeError(f"{name} lives on a CUDA device; tw.to_host(x) copies it to the host")
     if not isinstance(x, np.ndarray) and not hasattr(x, "__array__") and hasattr(x, "__dlpack__"):
         return np.from_dlpack(x)
     try:
@@ -35,6 +36,8 @@ def normal(x: np.ndarray, dtype: np.dtype, name: str, copies: list[str]) -> np.n
     """`x` as `dtype`, native and aligned; what that copies is appended to `copies`."""
     if x.dtype == dtype and x.dtype.isnative and x.flags.aligned:
         return x
+    if is_on_device(x):
+        raise DTypeError(f"{name} {shape_of(x)} on a CUDA device is {x.dtype}; it has to be {dtype}, aligned, as it is")
     why = f"{x.dtype} to {dtype}" if x.dtype.newbyteorder("=") != dtype else "byte order or alignment"
     copies.append(f"{name} {shape_of(x)}: {why}")
     return x.astype(dtype.newbyteorder("="))
@@ -119,6 +122,11 @@ def overlaps(a: np.ndarray, b: np.ndarray) -> bool:
         return bool(np.shares_memory(a, b, max_work=10_000))  # type: ignore[arg-type]
     except RuntimeError:  # np.exceptions.TooHardError
         return True
+
+
+def readable(x: np.ndarray) -> bool:
+    """Whether the host can look at the elements, to check labels say; on a device a kernel has to cope with any."""
+    return not is_on_device(x)
 
 
 def same_view(a: np.ndarray, b: np.ndarray) -> bool:

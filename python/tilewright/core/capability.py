@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import device, native
+from .errors import BackendUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,23 @@ BACKENDS: dict[str, Backend] = {b.name: b for b in (
     Backend("numpy", "numpy_ref", "NumPy and SciPy, the reference", lambda: None),
     Backend("cuda", "cuda", "numba.cuda", _probe_cuda),
 )}
+
+
+_found: dict[str, str | None] = {}
+
+
+def unavailable(backend: str) -> str | None:
+    """Why a backend cannot run here (None: it can); probed once."""
+    if backend not in _found:
+        _found[backend] = BACKENDS[backend].probe()
+    return _found[backend]
+
+
+def require(backend: str) -> None:
+    """Raise BackendUnavailable, with the reason, where a backend cannot run here."""
+    reason = unavailable(backend)
+    if reason is not None:
+        raise BackendUnavailable(f"backend {backend!r} cannot run here: {reason}")
 
 
 def reasons() -> dict[str, str | None]:

@@ -70,8 +70,8 @@ def missing(driver: Any = None) -> list[str]:
     found, wheels = [], _wheels()
     known = version.value // 1000
     if wheels and known < wheels:
-        found.append(f"the NVIDIA driver is for CUDA {known}, the installed packages for CUDA {wheels}: update the driver, "
-                     f"or pip install 'numba-cuda[cu{known}]'")
+        found.append(f"the NVIDIA driver is for CUDA {known}, the installed packages for CUDA {wheels}: update the "
+                     f"driver, or pip install 'numba-cuda[cu{known}]'")
     major, minor = ctypes.c_int(), ctypes.c_int()
     driver.cuDeviceGetAttribute(ctypes.byref(major), CC_MAJOR, 0)
     driver.cuDeviceGetAttribute(ctypes.byref(minor), CC_MINOR, 0)
