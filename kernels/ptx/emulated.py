@@ -54,12 +54,19 @@ class Emulated:
         return at(memory.ctypes.data, memory.shape, memory.dtype, memory.strides, memory)
 
     def launch(self, kernel: Any, blocks: tuple[int, int, int], values: Sequence[Any],
-               memory: Sequence[tuple[np.ndarray, str]], shared: int) -> None:
+               reach: Sequence[tuple[np.ndarray, str]], shared: int, stream: Any = None) -> None:
         """Run a kernel; whatever it does wrong raises emulate.Fault."""
+        memory = list(reach)
+        numbers = []
+        for (kind, _), x in zip(kernel.signature, values, strict=True):
+            if isinstance(x, np.ndarray):
+                memory += [(x, kind)] * (x.size > 0)
+                x = np.uint64(arrays.address(x))
+            numbers.append(np.uint64(0) if x is None else x)
         ptx = kernel.ptx(self.cc)
         if ptx not in self._modules:
             self._modules[ptx] = emulate.Module(ptx)
-        self._modules[ptx].launch(kernel.name, blocks, kernel.block, values, memory=spans(memory), shared=shared)
+        self._modules[ptx].launch(kernel.name, blocks, kernel.block, numbers, memory=spans(memory), shared=shared)
 
 
 def spans(memory: Sequence[tuple[np.ndarray, str]]) -> list[tuple[np.ndarray, str]]:

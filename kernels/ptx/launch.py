@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tilewright.core import arrays, device, device_arrays, registry
+from tilewright.core import device, device_arrays, registry
 
 from . import cuda
 from .cache import cached, fingerprint
@@ -85,15 +85,9 @@ class Kernel:
         blocks = _three(grid)
         if 0 in blocks:
             return
-        memory, values = list(reach), []
-        for argument, value in zip(self.signature, args, strict=True):
-            if argument.kind not in MEMORY:
-                values.append(NUMBERS[argument.kind](value))
-                continue
-            values.append(np.uint64(0 if value is None else arrays.address(value)))
-            if value is not None and value.size:
-                memory.append((value, argument.kind))
-        device.current().launch(self, blocks, values, memory, shared)
+        values = [value if kind in MEMORY else NUMBERS[kind](value)
+                  for (kind, _), value in zip(self.signature, args, strict=True)]
+        device.current().launch(self, blocks, values, reach, shared, device_arrays.stream_in_force())
 
 
 def kernel(signature: str, *, threads: int | tuple[int, ...], blocks_per_sm: int | None = None,

@@ -48,4 +48,4 @@ def show_config() -> None:
     print(f"tilewright {__version__}, NumPy {np.__version__}, C kernels for {native.isa()}, "
           f"{threads.get_num_threads()} threads")
     for name, reason in capability.reasons().items():
-        print(f"  {name:6s} {reason or 'available'}")
+        print(f"  {name:6s} {reason or capability.manner(name)}")

@@ -63,6 +63,12 @@ def require(backend: str) -> None:
         raise BackendUnavailable(f"backend {backend!r} cannot run here: {reason}")
 
 
+def manner(backend: str) -> str:
+    """How a backend that can run here runs."""
+    cc = device.emulated_cc() if backend == "cuda" else None
+    return "available" if cc is None else f"emulated on the CPU, as sm_{cc[0]}{cc[1]}"
+
+
 def reasons() -> dict[str, str | None]:
     """Every backend with None where it can run here, else the reason why it cannot.
 

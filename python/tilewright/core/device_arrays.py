@@ -218,6 +218,11 @@ def place_of(inputs: Sequence[Any], out: Any) -> Place | None:
     return None
 
 
+def nbytes(inputs: Sequence[Any]) -> int:
+    """Bytes of the arrays among a call's inputs, as they would be copied."""
+    return sum(nbytes(x) if isinstance(x, tuple) else x.nbytes for x in inputs if isinstance(x, (tuple, np.ndarray)))
+
+
 def lend(kernel: Kernel, call: Call, mutates: Sequence[int], outs: Sequence[np.ndarray]) -> Any:
     """Run a kernel on copies of a host call's arrays and copy back what it writes (use_backend's transfer=True)."""
     here, stream = device.current(), stream_in_force()

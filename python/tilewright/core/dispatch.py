@@ -2,8 +2,11 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
@@ -77,6 +80,16 @@ class use_backend:
     def __exit__(self, *exc: object) -> None:
         _transfer.reset(self._tokens.pop())
         leave()
+
+
+@contextmanager
+def transfers() -> Iterator[None]:
+    """Let NumPy arrays onto a device, as use_backend(..., transfer=True) does, whichever backend is in force."""
+    token = _transfer.set(True)
+    try:
+        yield
+    finally:
+        _transfer.reset(token)
 
 
 def enter(name: Any) -> None:
@@ -179,39 +192,57 @@ def call(op: str, inputs: tuple, attrs: dict[str, Any], out: Any = None, backend
             return takes_over(x, op, inputs, attrs, out, backend)
     if backend is None and (record := recording()) is not None:
         return record.call(op, inputs, attrs, out)
-    spec = registry.spec(op)
-    place = device_arrays.place_of(inputs, out)
-    if place is not None:
-        inputs = tuple(place.enter(x, op) for x in inputs)
-    c = spec.prepare(inputs, attrs)
-    c.place = place
-    if c.op != op:  # linear with a quantized matrix is another operation
-        spec = registry.spec(c.op)
+    c = prepared(op, inputs, attrs, out)
     kernel = select(c, backend)
     if _verbose:
-        print(f"tilewright: {op}({shapes(c)}) on {row_name(kernel)}: {kernel.describe(c)}", file=sys.stderr)
-    if place is not None:
-        return _on_device(c, kernel, spec, place, out)
+        print(f"tilewright: {op}({shapes(c)}) on {row_name(kernel)}: {how(kernel, c)}", file=sys.stderr)
+    if c.place is not None:
+        return _on_device(c, kernel, out)
     if not c.outputs:
-        return _run(c, kernel, spec, ())
+        return run(kernel, c, ())
     if out is not None:
-        _into(c, kernel, spec, outs := _outs(c, out))
+        _into(c, kernel, outs := _outs(c, out))
         return outs if len(outs) > 1 else out
     outs = tuple(np.empty(shape, dtype) for shape, dtype in c.outputs)
-    _run(c, kernel, spec, c.kernel_outs(outs))
+    run(kernel, c, c.kernel_outs(outs))
     results = tuple(out if out.ndim else out[()] for out in outs)  # NumPy's scalars for those without axes
     return results if len(results) > 1 else results[0]
 
 
-def _run(c: Call, kernel: Kernel, spec: registry.Spec, outs: tuple[np.ndarray, ...]) -> Any:
-    """Run a kernel on arrays of the host; one of a device on copies of them."""
-    if kernel.backend == "cuda" and not device.emulated():
-        return device_arrays.lend(kernel, c, spec.mutates, outs)
+def prepared(op: str, inputs: tuple, attrs: dict[str, Any], out: Any = None) -> Call:
+    """A public call in normal form, wherever its arrays are; linear with a quantized matrix is another operation."""
+    place = device_arrays.place_of(inputs, out)
+    if place is not None:
+        inputs = tuple(place.enter(x, op) for x in inputs)
+    c = registry.spec(op).prepare(inputs, attrs)
+    c.place = place
+    return c
+
+
+def run(kernel: Kernel, c: Call, outs: tuple[np.ndarray, ...]) -> Any:
+    """Run a kernel on a call with arrays of the host; one of a device on copies of them."""
+    if _lends(kernel, c):
+        return device_arrays.lend(kernel, c, registry.spec(c.op).mutates, outs)
     return kernel.run(c, outs)
 
 
-def _on_device(c: Call, kernel: Kernel, spec: registry.Spec, place: device_arrays.Place, out: Any) -> Any:
+def how(kernel: Kernel, c: Call) -> str:
+    """How a kernel would compute a call, in a few words; on a device, or emulated, that too."""
+    if _lends(kernel, c):
+        there = device_arrays.nbytes(c.inputs)
+        back = sum(math.prod(shape) * dtype.itemsize for shape, dtype in c.outputs)
+        c.note_copy(f"{there} bytes to the device, {back} back")
+    said = kernel.describe(c)
+    return f"emulated, {said}" if kernel.backend == "cuda" and device.emulated() else said
+
+
+def _lends(kernel: Kernel, c: Call) -> bool:
+    return kernel.backend == "cuda" and c.place is None and not device.emulated()
+
+
+def _on_device(c: Call, kernel: Kernel, out: Any) -> Any:
     """Run a kernel on arrays of the device; results are of the caller's kind, or are `out` itself."""
+    place, spec = c.place, registry.spec(c.op)
     if not c.outputs:
         return place.leave(kernel.run(c, ()))
     given = out if isinstance(out, tuple) else (out,) if len(c.outputs) == 1 else (out,) * len(c.outputs)
@@ -240,13 +271,14 @@ def _outs(c: Call, out: Any, empty: Any = np.empty) -> tuple[np.ndarray, ...]:
     return outs
 
 
-def _into(c: Call, kernel: Kernel, spec: registry.Spec, outs: tuple[np.ndarray, ...]) -> None:
+def _into(c: Call, kernel: Kernel, outs: tuple[np.ndarray, ...]) -> None:
     """Run a kernel into the caller's arrays, those that it cannot write directly by way of new ones."""
+    spec = registry.spec(c.op)
     plain = tuple(out.view(np.ndarray) for out in outs)  # kernels know no subclasses
     views = c.kernel_outs(plain)
     targets = tuple(p if _writes_through(c, spec, out, p, view) else np.empty(out.shape, out.dtype)
                     for out, p, view in zip(outs, plain, views, strict=True))
-    _run(c, kernel, spec, c.kernel_outs(targets))
+    run(kernel, c, c.kernel_outs(targets))
     for out, p, target in zip(outs, plain, targets, strict=True):
         if target is not p:
             out[...] = target
