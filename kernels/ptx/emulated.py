@@ -22,7 +22,8 @@ class Emulated:
 
     def __init__(self, cc: tuple[int, int]):
         self.cc = cc
-        self.name = f"emulated sm_{cc[0]}{cc[1]}"
+        self.name = f"emulated, sm_{cc[0]}{cc[1]}"
+        self.seed = 0  # of the order in which threads take turns
         self._modules: dict[str, Any] = {}
 
     def empty(self, shape: tuple[int, ...], dtype: Any, stream: Any = None) -> OnDevice:
@@ -66,7 +67,8 @@ class Emulated:
         ptx = kernel.ptx(self.cc)
         if ptx not in self._modules:
             self._modules[ptx] = emulate.Module(ptx)
-        self._modules[ptx].launch(kernel.name, blocks, kernel.block, numbers, memory=spans(memory), shared=shared)
+        self._modules[ptx].launch(kernel.name, blocks, kernel.block, numbers, memory=spans(memory), shared=shared,
+                                          seed=self.seed)
 
 
 def spans(memory: Sequence[tuple[np.ndarray, str]]) -> list[tuple[np.ndarray, str]]:

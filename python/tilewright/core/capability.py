@@ -5,6 +5,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from . import device, native
 from .errors import BackendUnavailable
@@ -30,7 +31,9 @@ def _probe_numba() -> str | None:
 
 
 def _probe_cuda() -> str | None:
-    missing = []
+    missing: list[str] = []
+    if device.chosen() is not None:
+        return None
     if importlib.util.find_spec("numba_cuda") is None:
         missing.append("numba-cuda is not installed: pip install 'tilewright[cuda]'")
     if not device.emulated():
@@ -46,14 +49,15 @@ BACKENDS: dict[str, Backend] = {b.name: b for b in (
 )}
 
 
-_found: dict[str, str | None] = {}
+_found: dict[tuple[str, Any], str | None] = {}
 
 
 def unavailable(backend: str) -> str | None:
-    """Why a backend cannot run here (None: it can); probed once."""
-    if backend not in _found:
-        _found[backend] = BACKENDS[backend].probe()
-    return _found[backend]
+    """Why a backend cannot run here (None: it can); probed once, or once for each device."""
+    key = backend, device.chosen()
+    if key not in _found:
+        _found[key] = BACKENDS[backend].probe()
+    return _found[key]
 
 
 def require(backend: str) -> None:
@@ -65,8 +69,7 @@ def require(backend: str) -> None:
 
 def manner(backend: str) -> str:
     """How a backend that can run here runs."""
-    cc = device.emulated_cc() if backend == "cuda" else None
-    return "available" if cc is None else f"emulated on the CPU, as sm_{cc[0]}{cc[1]}"
+    return device.current().name if backend == "cuda" and device.emulated() else "available"
 
 
 def reasons() -> dict[str, str | None]:

@@ -5,6 +5,8 @@ import ctypes
 import importlib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
@@ -16,12 +18,12 @@ _current: Any = None
 
 
 def emulated() -> bool:
-    """Whether TILEWRIGHT_CUDA asks for the emulator."""
-    return emulated_cc() is not None
+    """Whether the device in use is emulated, or the one that would be."""
+    return (_asked() is not None) if _current is None else _current.emulated
 
 
-def emulated_cc() -> tuple[int, int] | None:
-    """The compute capability that is emulated: emulate (sm_90), emulate:sm_80 ...; None: none is.
+def _asked() -> tuple[int, int] | None:
+    """The compute capability to emulate: TILEWRIGHT_CUDA=emulate (sm_90), emulate:sm_80 ...; None: a real device.
 
     Raises ArgumentError for a TILEWRIGHT_CUDA that means nothing.
     """
@@ -38,12 +40,34 @@ def current() -> Any:
     """The device in use; made when it is first needed."""
     global _current
     if _current is None:
-        cc = emulated_cc()
-        if cc is None:
-            _current = importlib.import_module("tilewright.kernels.ptx.driver").Driver()
-        else:
-            _current = importlib.import_module("tilewright.kernels.ptx.emulated").Emulated(cc)
+        _current = real() if (cc := _asked()) is None else emulation(cc)
     return _current
+
+
+def chosen() -> Any:
+    """The device in use; None before it was needed."""
+    return _current
+
+
+def real() -> Any:
+    """A device through the driver."""
+    return importlib.import_module("tilewright.kernels.ptx.driver").Driver()
+
+
+def emulation(cc: tuple[int, int] = EMULATED_CC) -> Any:
+    """A device that is emulated."""
+    return importlib.import_module("tilewright.kernels.ptx.emulated").Emulated(cc)
+
+
+@contextmanager
+def using(d: Any) -> Iterator[Any]:
+    """Make `d` the device in use, of all threads, inside a block."""
+    global _current
+    before, _current = _current, d
+    try:
+        yield d
+    finally:
+        _current = before
 
 
 # ---- what is missing for a real device, found out without loading numba-cuda
