@@ -20,7 +20,7 @@ import numpy as np
 
 from tilewright.core.tuning import folder
 
-from .cuda import is_type, plain_function
+from .cuda import intrinsic_function, is_type, plain_function
 
 
 def cached(stem: str, key: Any, make: Callable[[], str]) -> str:
@@ -76,8 +76,11 @@ def _add(digest: Any, x: Any, seen: set[int]) -> None:
             _add(digest, value, seen)
     elif isinstance(x, types.ModuleType):
         _add_module(digest, x, seen)
-    elif isinstance(x, (type, types.BuiltinFunctionType)) or callable(x):
-        digest.update(f"{getattr(x, '__module__', '')}.{getattr(x, '__qualname__', repr(type(x)))};".encode())
+    elif (definition := intrinsic_function(x)) is not None:
+        digest.update(definition.__qualname__.encode())
+        _add_module(digest, sys.modules[definition.__module__], seen)
+    elif isinstance(x, (type, types.BuiltinFunctionType)):
+        digest.update(f"{x.__module__}.{x.__qualname__};".encode())
     else:
         raise TypeError(f"a kernel refers to {x!r}, which is neither a constant nor a device function")
 

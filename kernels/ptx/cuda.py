@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numba.cuda.dispatcher
+import numba.cuda.extending
 from numba import cuda
 from numba.cuda import cgutils
 from numba.cuda.extending import intrinsic
@@ -54,6 +55,11 @@ def inline(function: Callable[..., Any]) -> Any:
 def plain_function(x: Any) -> Any:
     """The Python function of a device function; None for anything else."""
     return x.py_func if isinstance(x, numba.cuda.dispatcher.CUDADispatcher) else None
+
+
+def intrinsic_function(x: Any) -> Any:
+    """The Python function that defines an intrinsic; None for anything else."""
+    return x._defn if isinstance(x, numba.cuda.extending._Intrinsic) else None
 
 
 def is_type(x: Any) -> bool:

@@ -59,14 +59,15 @@ def instruction(text: str, outs: str, ins: str, *, pure: bool = False) -> Any:
         return cgutils.pack_array(builder, [builder.extract_value(found, i) for i in range(len(many))])
 
     signature = (UniTuple(result, len(outs)) if len(outs) > 1 else result)(*(REGISTERS[c][0] for c in ins))
-    return _with_arguments(len(ins), lambda: (signature, lower))
+    return _with_arguments(len(ins), f"{text} {outs} {ins} {pure}", lambda: (signature, lower))
 
 
-def _with_arguments(count: int, typed: Callable[[], Any]) -> Any:
+def _with_arguments(count: int, what: str, typed: Callable[[], Any]) -> Any:
     """An intrinsic of `count` arguments: numba counts those of the Python function."""
     names = ", ".join(["context", *(f"a{i}" for i in range(count))])
-    scope: dict[str, Any] = {"typed": typed}
+    scope: dict[str, Any] = {"typed": typed, "__name__": __name__}
     exec(f"def ptx({names}):\n    return typed()", scope)
+    scope["ptx"].__qualname__ = what  # the cache of compiled kernels knows it by that
     return intrinsic(scope["ptx"])
 
 
@@ -102,7 +103,7 @@ ldg_nc_s8 = _load("global.nc", "s8", "i", 1)
 stg_f32, stg_f32x2, stg_f32x4 = (_store("global", "f32", "f", n) for n in (1, 2, 4))
 stg_f64, stg_f64x2 = (_store("global", "f64", "d", n) for n in (1, 2))
 stg_u32, stg_u32x2, stg_u32x4 = (_store("global", "b32", "r", n) for n in (1, 2, 4))
-stg_u64 = _store("global", "b64", "l", 1)
+stg_u64, stg_u64x2 = (_store("global", "b64", "l", n) for n in (1, 2))
 stg_u16, stg_u8 = _store("global", "u16", "r", 1), _store("global", "u8", "r", 1)
 lds_f32, lds_f32x2, lds_f32x4 = (_load("shared", "f32", "f", n) for n in (1, 2, 4))
 lds_f64, lds_f64x2 = (_load("shared", "f64", "d", n) for n in (1, 2))
