@@ -41,8 +41,7 @@ def expected_backends() -> list[str]:
     if "TILEWRIGHT_EXPECT" in os.environ:
         return os.environ["TILEWRIGHT_EXPECT"].split()
     commands = (os.environ.get("CC"), sysconfig.get_config_var("CC"), "cc", "gcc", "clang")
-    compiler = any(shutil.which(command.split()[0]) for command in commands if command)
-    return ["numpy", "numba"] + ["c"] * compiler + ["cuda"] * (compiler and installed("numba_cuda"))
+    return ["numpy", "numba"] + ["c"] * any(shutil.which(command.split()[0]) for command in commands if command)
 
 
 def installed(package: str) -> bool:

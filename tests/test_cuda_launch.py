@@ -91,7 +91,7 @@ def test_specialisations_are_made_once() -> None:
     def family(name, n):
         made.append(name)
 
-        @kernel("w y", threads=32)
+        @kernel("w y", threads=1)
         def family(y):
             ptx.stg_u32(y, uint32(n))
         return family
