@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -295,6 +297,21 @@ with device.using(Fenced()):
     env = child_env | {"PYTHONPATH": f"{child_env['PYTHONPATH']}:{path}"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.stdout == "fine\n", done.stderr[-2000:]
+
+
+@needs_numba_cuda
+def test_the_way_through_the_driver(tmp_path: Path, child_env: dict[str, str]) -> None:
+    """On a stand-in for NVIDIA's library, built here; see fake_driver.py."""
+    cc = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
+    if cc is None or sys.platform != "linux":
+        pytest.skip("no C compiler for the stand-in, or not Linux")
+    here = Path(__file__).parent
+    subprocess.run([cc, "-std=c11", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror",
+                    str(here / "c" / "fake_libcuda.c"), "-ldl", "-o", str(tmp_path / "libcuda.so.1")], check=True)
+    env = child_env | {"LD_LIBRARY_PATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-W", "error", str(here / "fake_driver.py")], env=env, capture_output=True,
+                          text=True)
+    assert done.stdout == "fine\n", done.stderr[-3000:]
 
 
 def test_without_a_device_there_is_nothing_to_copy_to(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,13 +83,15 @@ class Driver:
 
     def dlpack(self, x: OnDevice, own: Any, *, stream: Any = None, **options: Any) -> Any:
         """A DLPack capsule; the stream of the one who takes it waits for ours."""
-        if stream not in (None, -1):
+        if min(x.strides, default=0) < 0:
+            raise BufferError("DLPack has no negative strides; turn the axis round first")
+        if stream not in (None, -1, self.stream_number(own)):
             self._stream(int(stream)).wait(self._stream(own))
         low, high = arrays.extent(x) if x.size else (0, 0)
         memory = core.Buffer.from_handle(low, high - low, owner=x)
-        del options  # what asks for a copy gets the array itself: it may not be written to then
-        return StridedMemoryView.from_buffer(memory, x.shape, tuple(step // x.itemsize for step in x.strides),
-                                             dtype=x.dtype).__dlpack__()
+        steps = tuple(step // x.itemsize for step in x.strides)
+        found = StridedMemoryView.from_buffer(memory, x.shape, steps, dtype=x.dtype, is_readonly=not x.flags.writeable)
+        return found.__dlpack__(**options)
 
     # ---- launches
 

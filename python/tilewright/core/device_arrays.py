@@ -200,12 +200,11 @@ def wrapped(x: DeviceArray, like: Any) -> Any:
     """x as the kind of array that `like` is; a DeviceArray where its library takes none from others."""
     if isinstance(like, DeviceArray):
         return x
-    library: Any = sys.modules.get(type(like).__module__.partition(".")[0])
-    if (take := getattr(library, "from_dlpack", None)) is not None:
-        return take(x)
-    if (take := getattr(getattr(library, "cuda", None), "as_cuda_array", None)) is not None:  # numba
-        return take(x)
-    return x
+    name = type(like).__module__.partition(".")[0]
+    if name == "numba":
+        return sys.modules["numba.cuda"].as_cuda_array(x, sync=stream_in_force() is not None)
+    take = getattr(sys.modules.get(name), "from_dlpack", None) if name != "__main__" else None
+    return x if take is None else take(x)
 
 
 def place_of(inputs: Sequence[Any], out: Any) -> Place | None:
