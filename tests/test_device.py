@@ -314,6 +314,38 @@ def test_the_way_through_the_driver(tmp_path: Path, child_env: dict[str, str]) -
     assert done.stdout == "fine\n", done.stderr[-3000:]
 
 
+@needs_numba_cuda
+def test_models_train_on_a_device(child_env: dict[str, str]) -> None:
+    """Parameters, inputs and gradients live there; the losses are those of the host."""
+    program = Path(__file__).with_name("device_training.py")
+    env = child_env | {"PYTHONPATH": f"{child_env['PYTHONPATH']}:{program.parent}"}
+    done = subprocess.run([sys.executable, "-W", "error", str(program)], env=env, capture_output=True, text=True)
+    assert done.stdout == "fine\n", done.stderr[-3000:]
+
+
+def test_models_train_emulated_on_numpy_arrays(emulated: Any, rng: np.random.Generator) -> None:
+    """Under backend="cuda" alone, NumPy's arrays standing for those of a device."""
+    ops = ("linear", "linear_backward_weights", "matmul", "gelu", "cross_entropy", "adamw_step")
+    missing = [op for op in ops if (op, "") not in registry.kernels(registry.spec(op).family, "cuda")]
+    if missing:
+        pytest.skip(f"no CUDA kernel of {', '.join(missing)}")
+    x, labels = rng.standard_normal((32, 12)).astype(np.float32), rng.integers(0, 5, 32)
+    losses = {}
+    for backend in ("numpy", "cuda"):
+        model = tw.nn.MLP([12, 16, 5], activation="gelu", seed=0)
+        optimizer = tw.optim.AdamW(model.parameters(), lr=1e-2)
+        losses[backend] = []
+        with tw.use_backend(backend):
+            for _ in range(10):
+                optimizer.zero_grad()
+                loss = tw.nn.cross_entropy(model(tw.Tensor(x)), labels)
+                loss.backward()
+                optimizer.step()
+                losses[backend].append(loss.item())
+    np.testing.assert_allclose(losses["cuda"], losses["numpy"], rtol=1e-4)
+    assert losses["numpy"][-1] < losses["numpy"][0]
+
+
 def test_without_a_device_there_is_nothing_to_copy_to(monkeypatch: pytest.MonkeyPatch) -> None:
     if capability.reasons()["cuda"] is None:
         pytest.skip("there is a device")

@@ -137,9 +137,8 @@ def specialise(*examples: tuple) -> Callable[[Callable[..., Kernel]], Specialise
 
 
 def declared() -> Iterator[Kernel]:
-    """Every kernel of kernels/*/cuda.py, specialised ones by their examples."""
-    for family in registry.families():
-        name = f"tilewright.kernels.{family}.cuda"
+    """Every kernel of kernels/*/cuda.py, and of arithmetic.py here; specialised ones by their examples."""
+    for name in (*(f"tilewright.kernels.{family}.cuda" for family in registry.families()), f"{__package__}.arithmetic"):
         if find_spec(name) is None:
             continue
         for value in vars(import_module(name)).values():

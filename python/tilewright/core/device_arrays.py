@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import sys
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -15,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from . import arrays, capability, device
-from .errors import DTypeError
+from .errors import DTypeError, ShapeError
 from .on_device import OnDevice
-from .registry import Call, Kernel
+from .registry import FLOATS, Call, Kernel
 
 CUDA_DEVICES = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
 _stream: ContextVar[Any] = ContextVar("tilewright_stream", default=None)
@@ -79,6 +80,25 @@ class DeviceArray:
         """Another shape, as a view; DTypeError where the strides allow none."""
         return DeviceArray(self._view.reshape(*shape))
 
+    def copy(self) -> DeviceArray:
+        """A copy on the device, C-contiguous; float32 and float64."""
+        return self._computed("copy")
+
+    def __add__(self, other: Any) -> DeviceArray:
+        """The sum of two arrays of one shape and dtype, float32 or float64."""
+        if not isinstance(other, DeviceArray):
+            return NotImplemented
+        if (other.shape, other.dtype) != (self.shape, self.dtype):
+            raise ShapeError(f"the sum of {self.dtype} {self.shape} and {other.dtype} {other.shape} on a device")
+        return self._computed("add", other._view)
+
+    def _computed(self, name: str, *others: OnDevice) -> DeviceArray:
+        if arrays.name_of(self.dtype) not in FLOATS:
+            raise DTypeError(f"{name} on a device takes {', '.join(FLOATS)}, not {self.dtype}")
+        out = device.current().empty(self.shape, self.dtype, stream_in_force())
+        getattr(importlib.import_module("tilewright.kernels.ptx.arithmetic"), name)(self._view, *others, out)
+        return DeviceArray(out)
+
     def __getitem__(self, key: Any) -> DeviceArray:
         return DeviceArray(self._view[key])
 
@@ -120,6 +140,31 @@ def to_device(x: Any) -> DeviceArray:
         raise DTypeError("to_device: the array is on a device already")
     host = np.ascontiguousarray(arrays.as_array(x, "x")).reshape(np.shape(x))
     return DeviceArray(device.current().upload(host, stream_in_force()))
+
+
+def full_like(x: Any, value: float) -> Any:
+    """An array of x's shape and dtype, where x is, with one value everywhere."""
+    full = np.full(x.shape, value, x.dtype)
+    return to_device(full) if isinstance(x, DeviceArray) else full
+
+
+def host_copy(x: Any) -> np.ndarray:
+    """A copy of an array on the host, wherever it is."""
+    return to_host(x) if isinstance(x, DeviceArray) else x.copy()
+
+
+def overwritten(x: Any, values: np.ndarray) -> Any:
+    """x with other values: itself on the host, a new array on a device."""
+    if isinstance(x, DeviceArray):
+        return to_device(values)
+    x[...] = values
+    return x
+
+
+def shares_memory(x: Any, y: Any) -> bool:
+    """np.may_share_memory, for arrays of the host or of a device."""
+    x, y = (v._view if isinstance(v, DeviceArray) else v for v in (x, y))
+    return bool(np.may_share_memory(x, y))
 
 
 def to_host(x: Any) -> np.ndarray:
