@@ -18,6 +18,8 @@ BITS = {name: 8 * size for name, size in BYTES.items()} | {"tf32": 32, "s16x2": 
 FLOATS = {"f16": (5, 10), "bf16": (8, 7), "f32": (8, 23), "f64": (11, 52), "tf32": (8, 10)}  # exponent, mantissa bits
 HALVES = {"f16x2": "f16", "bf16x2": "bf16", "s16x2": "s16", "u16x2": "u16", "f32x2": "f32"}
 
+WIDER = ("ld", "ldu", "st", "cvt")  # instructions whose registers may be wider than their type
+
 # registers that the hardware sets: C, width
 SPECIAL = {
     **{f"%tid.{axis}": (f"t->position[{i}]", 32) for i, axis in enumerate("xyz")},
@@ -172,7 +174,8 @@ class Code:
         register = self.find(operand)
         if register is not None:
             register.uses += 1
-            if register.width == 1 or register.width < width:
+            too_wide = register.width > width and self.m.name not in WIDER
+            if register.width == 1 or register.width < width or too_wide:
                 raise Unsupported(f"{show(operand)} has {register.width} bits where {width} are read")
             c = f"bits{register.width}({register.c})" if register.is_float else register.c
             return c if register.width == width else f"(u{width}){c}"
@@ -309,8 +312,8 @@ class Code:
             if not isinstance(operand.base, Name):
                 raise Unsupported(f"{show(operand)} is not an address")
             return self.symbol(Sum(operand.base, operand.offset), width)
-        c = self.bits(operand.base, min(width, register.width))
-        if register.width < width:
+        c = self.bits(operand.base, register.width)
+        if register.width != width:
             c = f"(u{width}){c}"
         if not operand.offset:
             return c

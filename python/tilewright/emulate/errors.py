@@ -3,7 +3,7 @@ from __future__ import annotations
 
 # in the order of the FAULT_ constants of runtime/emulate.h; "launch" and "unsupported" are found before anything runs
 KINDS = ("none", "out-of-bounds", "misaligned", "race", "barrier", "uninitialised", "divergent", "deadlock", "async",
-         "undefined", "stack", "trap", "memory")
+         "undefined", "stack", "trap", "memory", "endless")
 
 Place = tuple[str, int]  # a file and a line of it
 Index = tuple[int, int, int]

@@ -42,7 +42,7 @@ class CLaunch(ctypes.Structure):
                 ("sites", ctypes.c_void_p), ("n_sites", u32), ("trace", u32), ("grid", u32 * 3), ("block", u32 * 3),
                 *((name, u32) for name in ("shared_size", "shared_fixed", "shared_unit", "global_unit", "local_size",
                                            "stack_size", "races", "seed")),
-                ("barriers", u64), ("collectives", u64), ("n_findings", u32), ("failed", u32), ("fault", CFault),
+                ("limit", u64), ("barriers", u64), ("collectives", u64), ("n_findings", u32), ("failed", u32), ("fault", CFault),
                 ("findings", CFault * MAX_FINDINGS)]
 
 
@@ -96,7 +96,7 @@ class Module:
         return tuple(self._made.kernels)
 
     def launch(self, name: str | None, grid: Shape, block: Shape, args: Sequence[Any], memory: Memory = (),
-               shared: int = 0, seed: int = 0, trace: bool = False, races: str = "raise") -> Report:
+               shared: int = 0, seed: int = 0, trace: bool = False, races: str = "raise", limit: int = 1 << 26) -> Report:
         """Runs a kernel on the memory of the host; a Report, or a Fault where the kernel does what it may not.
 
         name     of the .entry; None where the module has one
@@ -107,10 +107,11 @@ class Module:
         seed     0 runs blocks, warps and lanes in order, any other number in an order of its own
         trace    whether to count instructions, bank conflicts and sectors
         races    "raise", "report" (among the findings) or "ignore"
+        limit    of backward branches by all threads together, beyond which the kernel counts as endless
         """
         kernel = self._kernel(name)
         run = _Run(self, kernel, _three(grid), _three(block), shared, memory)
-        return run(args, seed, trace, races)
+        return run(args, seed, trace, races, limit)
 
     def _kernel(self, name: str | None) -> Kernel:
         kernels = self._made.kernels
@@ -209,7 +210,7 @@ class _Run:
             first = last
         return regions, maps
 
-    def __call__(self, args: Sequence[Any], seed: int, trace: bool, races: str) -> Report:
+    def __call__(self, args: Sequence[Any], seed: int, trace: bool, races: str, limit: int) -> Report:
         if races not in RACES:
             raise Fault("launch", f"races={races!r}; expected {', '.join(map(repr, RACES))}")
         made, kernel = self.made, self.kernel
@@ -228,7 +229,7 @@ class _Run:
         launch.shared_fixed, launch.shared_size = kernel.shared, kernel.shared + self.dynamic
         launch.shared_unit, launch.global_unit = made.units
         launch.local_size, launch.stack_size = kernel.local, kernel.stack
-        launch.races, launch.seed = RACES[races], seed & 0xffffffff
+        launch.races, launch.seed, launch.limit = RACES[races], seed & 0xffffffff, limit
         runtime.emu_launch(ctypes.byref(launch))
         del maps
         if launch.failed:
@@ -274,7 +275,8 @@ class _Run:
     def _message(self, fault: CFault) -> str:
         kind = KINDS[fault.kind]
         fixed = {"stack": "the calls of functions go too deep", "trap": "the kernel executed trap",
-                 "memory": "the host has not enough memory for this launch"}
+                 "memory": "the host has not enough memory for this launch",
+                 "endless": f"the threads jumped backward more than {fault.address} times; launch(limit=) allows more"}
         if kind in fixed:
             return fixed[kind]
         return report.in_words(fault.why, fault.space, fault.address, fault.size, self._other(fault),

@@ -30,7 +30,8 @@ enum { LANES = 32, MAX_THREADS = 1024, BARRIERS = 16, MAX_FINDINGS = 256 };
 /* Kinds of faults: the order of KINDS in errors.py. */
 enum {
     FAULT_NONE, FAULT_OUT_OF_BOUNDS, FAULT_MISALIGNED, FAULT_RACE, FAULT_BARRIER, FAULT_UNINITIALISED, FAULT_DIVERGENT,
-    FAULT_DEADLOCK, FAULT_ASYNC, FAULT_UNDEFINED, FAULT_STACK, FAULT_TRAP, FAULT_MEMORY
+    FAULT_DEADLOCK, FAULT_ASYNC, FAULT_UNDEFINED, FAULT_STACK, FAULT_TRAP, FAULT_MEMORY,
+    FAULT_ENDLESS
 };
 
 /* What a fault's numbers mean: the order of REASONS in report.py. */
@@ -148,6 +149,7 @@ struct Launch {
     u32 shared_size, shared_fixed, shared_unit, global_unit;  /* units: log2 of the smallest access in bytes */
     u32 local_size, stack_size;
     u32 races, seed;    /* races: 0 ignored, 1 reported, 2 raised */
+    u64 limit;          /* of backward branches, all threads together */
     u64 barriers, collectives;
     u32 n_findings, failed;
     Fault fault;
@@ -162,7 +164,7 @@ struct Launch {
     u32 n_threads, n_warps, at[3], serial;
     u32 now, born, synced;
     u32 arrivals;
-    u64 random, events, ticks;
+    u64 random, events, ticks, loops;
     u32 *block_born, *block_fenced, atomics, n_blocks;
     void **stacks;
     u32 n_stacks;

@@ -50,6 +50,8 @@ void emu_fail(Thread *t, u32 kind, u32 why, u32 site) { emu_fail_at(t, kind, why
 
 void emu_pause(Thread *t, u32 site) {
     t->loops = 0;
+    if ((t->launch->loops += LOOPS) > t->launch->limit)
+        emu_fail_at(t, FAULT_ENDLESS, WHY_PLAIN, 0, t->launch->limit, 0, site);
     t->state = PAUSED;
     t->site = site;
     leave(t);
