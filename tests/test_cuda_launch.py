@@ -18,6 +18,7 @@ if not conformance.installed("numba_cuda"):
 
 from tilewright import emulate
 from tilewright.core import arrays, checking, device, registry
+from tilewright.core.errors import BackendUnavailable
 from tilewright.kernels.ptx import cache, elementwise, launch, vmath
 from tilewright.kernels.ptx import intrinsics as ptx
 from tilewright.kernels.ptx.cuda import cuda, float32, inline, uint32, uint64
@@ -109,6 +110,13 @@ def test_ptx_for_every_architecture_without_a_driver(cc: tuple[int, int]) -> Non
     text = scale.ptx(cc)
     assert f".target sm_{cc[0]}{cc[1]}" in text and f".visible .entry {scale.name}(" in text
     assert ".maxntid 64" in text and "NumbaEnv" not in text and "f64" not in text
+
+
+def test_a_kernel_says_what_it_needs() -> None:
+    newer = kernel("r x, w y, u32 n, f32 factor", threads=64, needs=(8, 0))(scale.function)
+    assert newer.ptx((8, 0))
+    with pytest.raises(BackendUnavailable, match="needs compute capability 8.0, the device has 7.5"):
+        newer.ptx((7, 5))
 
 
 def run(code: str, tmp_path: Path, child_env: dict[str, str], cache: str = "cache") -> str:

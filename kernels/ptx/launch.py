@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tilewright.core import device, device_arrays, registry
+from tilewright.core.errors import BackendUnavailable
 
 from . import cuda
 from .cache import cached, fingerprint
@@ -64,6 +65,9 @@ class Kernel:
 
     def ptx(self, cc: tuple[int, int]) -> str:
         """The PTX for a compute capability, from the cache or compiled now; no driver is needed."""
+        if cc < self.needs:
+            raise BackendUnavailable(f"{self.name} needs compute capability {self.needs[0]}.{self.needs[1]}, "
+                                     f"the device has {cc[0]}.{cc[1]}")
         if cc not in self._ptx:
             types = [cuda.ADDRESS if a.kind in MEMORY else cuda.SCALARS[a.kind] for a in self.signature]
             threads = int(np.prod(self.block))

@@ -2,19 +2,20 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from . import ops
-from .core import capability, dispatch, registry
+from .core import capability, device, dispatch, registry
 
 
 def warmup(backend: str = "numba", dtypes: Sequence[str] = ("float32",), *,
            progress: Callable[[int, int, str], object] | None = None) -> int:
     """Run every kernel of a backend, and its door, on sample calls, so that Numba compiles now, not at the first call.
 
-    What it compiles stays in its cache on disk. `dtypes` are those of floats; operations on integers are compiled for
+    Of "cuda" all kernels are compiled for the device in use, and none is run. What it compiles stays in its cache on disk. `dtypes` are those of floats; operations on integers are compiled for
     all of theirs. `progress(done, total, what)` is told before each kernel. Returns the number of kernels that ran.
     Raises ArgumentError for a name that does not exist, BackendUnavailable for a backend that cannot run here.
 
@@ -25,6 +26,8 @@ def warmup(backend: str = "numba", dtypes: Sequence[str] = ("float32",), *,
     registry.check_names("backend", (backend,), capability.BACKENDS)
     registry.check_names("dtype", dtypes, registry.FLOATS + registry.HALVES)
     dispatch.require(backend)
+    if backend == "cuda":
+        return _compile_cuda(progress)
     rng = np.random.default_rng(0)
     work = [(spec, dtype, kernel) for spec in registry.specs().values()
             for dtype in (dtypes if "float32" in spec.dtypes else spec.dtypes)
@@ -39,6 +42,16 @@ def warmup(backend: str = "numba", dtypes: Sequence[str] = ("float32",), *,
                 if not kernel.variant:  # once more as a public call, which may take a door
                     getattr(ops, spec.name)(*copy.deepcopy(case.inputs), **case.attrs, backend=backend)
     return len(work)
+
+
+def _compile_cuda(progress: Callable[[int, int, str], object] | None) -> int:
+    kernels = [k for k in importlib.import_module("tilewright.kernels.ptx.launch").declared()
+               if k.needs <= device.current().cc]
+    for done, kernel in enumerate(kernels):
+        if progress:
+            progress(done, len(kernels), kernel.name)
+        kernel.ptx(device.current().cc)
+    return len(kernels)
 
 
 def show_config() -> None:
