@@ -98,6 +98,24 @@ def test_the_setting_chooses_the_compute_capability(child_env: dict[str, str]) -
     assert "not on    cuda: emulated, runs only when asked for by name" in done.stdout
 
 
+@needs_numba_cuda
+def test_every_table_says_emulated_and_prints_no_time_for_it(child_env: dict[str, str]) -> None:
+    env = child_env | {"TILEWRIGHT_CUDA": "emulate"}
+
+    def tilewright(*arguments: str) -> str:
+        done = subprocess.run([sys.executable, "-m", "tilewright", *arguments], env=env, capture_output=True, text=True)
+        return done.stdout
+    assert "cuda         emulated, sm_90" in tilewright("info")
+    assert "CUDA backend emulated, sm_90" in tilewright("doctor")
+    found = json.loads(tilewright("compare", "relu", "--size", "small", "--json", "-"))
+    mine, = (r for r in found["results"] if r["kernel"] == "cuda")
+    assert mine["how"].startswith("emulated") and mine["accuracy"]["wrong"] is None
+    assert [mine[name] for name in ("seconds", "spread", "rate", "of_peak", "ratio")] == [None] * 5
+    assert "| emulated, exact |" in tilewright("compare", "relu", "--size", "small", "--markdown")
+    row, = (line.split() for line in tilewright("compare", "relu", "--size", "small").splitlines() if " cuda " in line)
+    assert row[:5] == ["cuda", "emulated", "-", "-", "-"]
+
+
 # ---- an ndarray out of reach
 
 FAR = 0x7F0000001000  # nothing is mapped there

@@ -15,9 +15,10 @@ def warmup(backend: str = "numba", dtypes: Sequence[str] = ("float32",), *,
            progress: Callable[[int, int, str], object] | None = None) -> int:
     """Run every kernel of a backend, and its door, on sample calls, so that Numba compiles now, not at the first call.
 
-    Of "cuda" all kernels are compiled for the device in use, and none is run. What it compiles stays in its cache on disk. `dtypes` are those of floats; operations on integers are compiled for
-    all of theirs. `progress(done, total, what)` is told before each kernel. Returns the number of kernels that ran.
-    Raises ArgumentError for a name that does not exist, BackendUnavailable for a backend that cannot run here.
+    Of "cuda" all kernels are compiled for the device in use, and none is run. What it compiles stays in a cache on
+    disk. `dtypes` are those of floats; operations on integers are compiled for all of theirs. `progress(done, total,
+    what)` is told before each kernel. Returns the number of kernels that are ready. Raises ArgumentError for a name that
+    does not exist, BackendUnavailable for a backend that cannot run here.
 
     >>> import tilewright as tw
     >>> tw.warmup("numpy") > 30

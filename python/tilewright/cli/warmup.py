@@ -14,7 +14,7 @@ def warmup(
     dtype: Annotated[str, typer.Option(help="float32, float64, float16, bfloat16; several with commas.")] = "float32",
     backend: Annotated[str, typer.Option(help="numba or cuda; the others have nothing to compile.")] = "numba",
 ) -> None:
-    """Compile every kernel of Numba, and its door, or of CUDA, and keep them on disk, so that no call waits for that."""
+    """Compile every kernel of Numba, and its door, or of CUDA, and keep it on disk, so that no call waits for that."""
     from rich.console import Console
 
     from .. import config
