@@ -17,8 +17,8 @@ def warmup(backend: str = "numba", dtypes: Sequence[str] = ("float32",), *,
 
     Of "cuda" all kernels are compiled for the device in use, and none is run. What it compiles stays in a cache on
     disk. `dtypes` are those of floats; operations on integers are compiled for all of theirs. `progress(done, total,
-    what)` is told before each kernel. Returns the number of kernels that are ready. Raises ArgumentError for a name that
-    does not exist, BackendUnavailable for a backend that cannot run here.
+    what)` is told before each kernel. Returns the number of kernels that are ready. Raises ArgumentError for a name
+    that does not exist, BackendUnavailable for a backend that cannot run here.
 
     >>> import tilewright as tw
     >>> tw.warmup("numpy") > 30
