@@ -42,8 +42,8 @@ class CLaunch(ctypes.Structure):
                 ("sites", ctypes.c_void_p), ("n_sites", u32), ("trace", u32), ("grid", u32 * 3), ("block", u32 * 3),
                 *((name, u32) for name in ("shared_size", "shared_fixed", "shared_unit", "global_unit", "local_size",
                                            "stack_size", "races", "seed")),
-                ("limit", u64), ("barriers", u64), ("collectives", u64), ("n_findings", u32), ("failed", u32), ("fault", CFault),
-                ("findings", CFault * MAX_FINDINGS)]
+                ("limit", u64), ("barriers", u64), ("collectives", u64), ("n_findings", u32), ("failed", u32),
+                ("fault", CFault), ("findings", CFault * MAX_FINDINGS)]
 
 
 class Module:
@@ -96,7 +96,8 @@ class Module:
         return tuple(self._made.kernels)
 
     def launch(self, name: str | None, grid: Shape, block: Shape, args: Sequence[Any], memory: Memory = (),
-               shared: int = 0, seed: int = 0, trace: bool = False, races: str = "raise", limit: int = 1 << 26) -> Report:
+               shared: int = 0, seed: int = 0, trace: bool = False, races: str = "raise",
+               limit: int = 1 << 26) -> Report:
         """Runs a kernel on the memory of the host; a Report, or a Fault where the kernel does what it may not.
 
         name     of the .entry; None where the module has one
