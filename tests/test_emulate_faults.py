@@ -310,7 +310,7 @@ WAIT:
 SET:
 END:
 """
-    assert "looped" in fault(spin, "deadlock").message
+    assert "waits for what no thread will do" in fault(spin, "deadlock", limit=1 << 22).message
     flag = np.zeros(1024, np.uint32)
     waits = "ld.param.u64 %rd1, [out];" + spin.replace("[%h+4092]", "[%rd1+4092]")
     run(waits.replace("SET:", "SET:\n st.volatile.global.u32 [%rd1+4092], 7;"), out=flag)
@@ -329,6 +329,11 @@ CONSUMER:
   st.global.u32 [%g], %r2;
 END:
 """
+
+
+def test_an_endless_loop() -> None:
+    fault("mov.u32 %r1, 0;\nLOOP: add.u32 %r1, %r1, 1; st.global.u32 [%g], %r1;\n bra LOOP;  // HERE", "endless",
+          limit=1 << 20)
 
 
 def test_producer_and_consumer() -> None:
@@ -465,8 +470,8 @@ def test_launches_that_no_device_takes() -> None:
     x = np.zeros(4)
     x.flags.writeable = False
     for arguments in (("three", 1, 32, []), (None, 1, 32, []), ("one", 1, 65, [np.int32(1), pair]),
-                      ("one", 1, 64, [pair]), ("one", 1, 64, [np.int64(1), pair]), ("one", 1, 64, [np.int32(1), bytes(8)]),
-                      ("one", 1, 64, [1.0, pair]), ("one", 1, 64, [2**32, pair]), ("one", 1, 64, ["1", pair]),
+                      ("one", 1, 64, [pair]), ("one", 1, 64, [np.int64(1), pair]),
+                      ("one", 1, 64, [np.int32(1), bytes(8)]), ("one", 1, 64, [1.0, pair]), ("one", 1, 64, [2**32, pair]), ("one", 1, 64, ["1", pair]),
                       ("two", 1, 31, []), ("two", 1, 32, [], (), 227 * 1024), ("one", 0, 64, [np.int32(1), pair]),
                       ("one", 1, (8, 8, 128), [np.int32(1), pair]), ("two", 1, 32, [], [(x, "rw")]),
                       ("two", 1, 32, [], [(np.zeros(3), "x")])):

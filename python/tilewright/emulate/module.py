@@ -108,7 +108,7 @@ class Module:
         seed     0 runs blocks, warps and lanes in order, any other number in an order of its own
         trace    whether to count instructions, bank conflicts and sectors
         races    "raise", "report" (among the findings) or "ignore"
-        limit    of backward branches by all threads together, beyond which the kernel counts as endless
+        limit    of backward branches by the threads of a block, beyond which it counts as endless
         """
         kernel = self._kernel(name)
         run = _Run(self, kernel, _three(grid), _three(block), shared, memory)
@@ -277,7 +277,7 @@ class _Run:
         kind = KINDS[fault.kind]
         fixed = {"stack": "the calls of functions go too deep", "trap": "the kernel executed trap",
                  "memory": "the host has not enough memory for this launch",
-                 "endless": f"the threads jumped backward more than {fault.address} times; launch(limit=) allows more"}
+                 "endless": f"the threads of a block jumped backward {fault.address} times; launch(limit=) allows more"}
         if kind in fixed:
             return fixed[kind]
         return report.in_words(fault.why, fault.space, fault.address, fault.size, self._other(fault),

@@ -149,7 +149,7 @@ struct Launch {
     u32 shared_size, shared_fixed, shared_unit, global_unit;  /* units: log2 of the smallest access in bytes */
     u32 local_size, stack_size;
     u32 races, seed;    /* races: 0 ignored, 1 reported, 2 raised */
-    u64 limit;          /* of backward branches, all threads together */
+    u64 limit;          /* of backward branches, by all threads of a block */
     u64 barriers, collectives;
     u32 n_findings, failed;
     Fault fault;
@@ -165,6 +165,7 @@ struct Launch {
     u32 now, born, synced;
     u32 arrivals;
     u64 random, events, ticks, loops;
+    u32 idle;           /* rounds in which nobody stored, came to a barrier or ended */
     u32 *block_born, *block_fenced, atomics, n_blocks;
     void **stacks;
     u32 n_stacks;
