@@ -196,6 +196,13 @@ def test_cp_async_that_is_not_waited_for() -> None:
     assert "never waited" in fault(unused, "async").message
 
 
+def test_cp_async_whose_source_changes() -> None:
+    changed = CP_ASYNC.replace("wait_group 0;", "wait_group 0;  // HERE").replace("ld.shared.u32 %r3, [%r2+4];  // HERE", "")
+    found = fault(changed.replace("cp.async.commit_group;", "cp.async.commit_group; st.global.u32 [%h+8], 77;"), "async",
+                  memory=[(np.zeros(1024, np.uint32), "rw"), (np.zeros(1024, np.uint32), "rw")])
+    assert "changed" in found.message
+
+
 def test_cp_async_of_another_thread_needs_a_barrier_too() -> None:
     other = CP_ASYNC.replace("ld.shared", "xor.b32 %r2, %r2, 512;\n  ld.shared")
     assert run(other)[:64].tolist() == [4 * (t ^ 32) + 1 for t in range(64)]
@@ -471,7 +478,8 @@ def test_launches_that_no_device_takes() -> None:
     x.flags.writeable = False
     for arguments in (("three", 1, 32, []), (None, 1, 32, []), ("one", 1, 65, [np.int32(1), pair]),
                       ("one", 1, 64, [pair]), ("one", 1, 64, [np.int64(1), pair]),
-                      ("one", 1, 64, [np.int32(1), bytes(8)]), ("one", 1, 64, [1.0, pair]), ("one", 1, 64, [2**32, pair]), ("one", 1, 64, ["1", pair]),
+                      ("one", 1, 64, [np.int32(1), bytes(8)]), ("one", 1, 64, [1.0, pair]),
+                      ("one", 1, 64, [2**32, pair]), ("one", 1, 64, ["1", pair]),
                       ("two", 1, 31, []), ("two", 1, 32, [], (), 227 * 1024), ("one", 0, 64, [np.int32(1), pair]),
                       ("one", 1, (8, 8, 128), [np.int32(1), pair]), ("two", 1, 32, [], [(x, "rw")]),
                       ("two", 1, 32, [], [(np.zeros(3), "x")])):
