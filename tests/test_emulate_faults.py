@@ -40,11 +40,11 @@ def program(body: str) -> tuple[str, int | None]:
 
 
 def run(body: str, threads: int = THREADS, blocks: int = 1, out: np.ndarray | None = None,
-        **options: Any) -> np.ndarray:
+        inputs_as: str = "r", **options: Any) -> np.ndarray:
     text, _ = program(body)
     out = np.zeros(1024, np.uint32) if out is None else out
     inputs = np.arange(1024, dtype=np.uint32)
-    options = {"memory": [(out, "rw"), (inputs, "r")]} | options
+    options = {"memory": [(out, "rw"), (inputs, inputs_as)]} | options
     emulate.Module(text).launch(None, blocks, threads, [np.uint64(out.ctypes.data), np.uint64(inputs.ctypes.data)],
                                 **options)
     return out
@@ -197,10 +197,9 @@ def test_cp_async_that_is_not_waited_for() -> None:
 
 
 def test_cp_async_whose_source_changes() -> None:
-    changed = CP_ASYNC.replace("wait_group 0;", "wait_group 0;  // HERE").replace("ld.shared.u32 %r3, [%r2+4];  // HERE", "")
-    found = fault(changed.replace("cp.async.commit_group;", "cp.async.commit_group; st.global.u32 [%h+8], 77;"), "async",
-                  memory=[(np.zeros(1024, np.uint32), "rw"), (np.zeros(1024, np.uint32), "rw")])
-    assert "changed" in found.message
+    changed = CP_ASYNC.replace("// HERE", "").replace("wait_group 0;", "wait_group 0;  // HERE")
+    changed = changed.replace("cp.async.commit_group;", "cp.async.commit_group; st.global.u32 [%h+8], 77;")
+    assert "changed" in fault(changed, "async", inputs_as="rw").message
 
 
 def test_cp_async_of_another_thread_needs_a_barrier_too() -> None:
@@ -401,6 +400,13 @@ def test_threads_of_a_block_race_in_global_memory_too() -> None:
 """
     assert run(body)[:64].tolist() == [t ^ 32 for t in range(64)]
     fault(body.replace("bar.sync 0;\n  ld.param", "ld.param"), "race")
+
+
+def test_what_is_written_must_not_be_read_as_read_only() -> None:
+    body = "{} st.global.u32 [%g], %t;\n {} ld.global.nc.u32 %r1, [%g+{}];  // HERE"
+    run(body.format("", "", 256))
+    found = fault(body.format("", "", 0), "undefined")
+    assert "ld.global.nc" in found.message
 
 
 def test_the_last_block_may_read_what_the_others_fenced() -> None:

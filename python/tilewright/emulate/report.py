@@ -7,7 +7,7 @@ from .errors import Index, Place
 
 # in the order of the WHY_ constants of runtime/emulate.h
 (PLAIN, READ, WRITE, READ_ONLY, WRITE_WRITE, READ_WRITE, WRITE_READ, EXITED, DIFFERENT, NOT_NAMED, LANES, SOURCE_LANE,
- IN_FLIGHT, NEVER_WAITED, SOURCE_CHANGED, DIVISION, SPINNING, UNFILLED, COUNTS, VALUES, BRANCH) = range(21)
+ IN_FLIGHT, NEVER_WAITED, SOURCE_CHANGED, DIVISION, SPINNING, UNFILLED, COUNTS, CACHED, BRANCH) = range(21)
 SPACES = ("", "shared", "global", "local")
 
 
@@ -99,6 +99,6 @@ def in_words(why: int, space: int, address: int, size: int, other: str, where: s
         SPINNING: f"a loop that waits for what no thread will do: {address} jumps backward, and none stores or ends",
         UNFILLED: f"barrier {address} waits for {size} threads, which never come",
         COUNTS: f"barrier {address} with {size} threads: no multiple of 32, or not the count of the others",
-        VALUES: f"a value that was never written, at {at}",
+        CACHED: f"a read through the read-only cache (.nc) of what this launch has written, at {at}{where}",
         BRANCH: "a jump beyond the end of its table",
     }[why]
