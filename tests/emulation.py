@@ -1,7 +1,7 @@
 """Running single PTX instructions on many operands, and exact oracles for their results.
 
-A Case is an instruction with operands %a, %b, %c, %e and a result %d (or %p, a predicate); `check` puts many of them into
-one module, runs them over their inputs and compares bits.
+A Case is an instruction with operands %a, %b, %c, %e and a result %d (or %p, a predicate); `check` puts many of them
+into one module, runs them over their inputs and compares bits.
 """
 from __future__ import annotations
 
@@ -99,7 +99,8 @@ def kernel(index: int, case: Case) -> str:
     """An entry that runs a case on element tid of its inputs."""
     names = "abce"[:len(case.inputs)]
     lines = [f".visible .entry case{index}(.param .u64 out" + "".join(f", .param .u64 in_{x}" for x in names) + ") {",
-             "  .reg .pred %p, %q, %r; .reg .b64 %at, %i; .reg .b32 %t, %n, %k;", f"  .reg {register_type(case.out)} %d;"]
+             "  .reg .pred %p, %q, %r; .reg .b64 %at, %i; .reg .b32 %t, %n, %k;",
+             f"  .reg {register_type(case.out)} %d;"]
     lines += [f"  .reg {'.pred' if t == 'pred' else register_type(t)} %{x};" for x, t in
               zip(names, case.inputs, strict=True)]
     lines += ["  mov.u32 %t, %tid.x;", "  mov.u32 %n, %ctaid.x;", "  mad.lo.u32 %t, %n, 256, %t;"]
@@ -115,7 +116,8 @@ def kernel(index: int, case: Case) -> str:
     lines += ["  " + case.text]
     if case.out == "pred":
         lines += ["  selp.b32 %d, 1, 0, %p;"]
-    return "\n".join([*lines, *place("out", WIDTH[case.out]), f"  st.global.b{WIDTH[case.out]} [%at], %d;", "  ret;", "}"])
+    lines += place("out", WIDTH[case.out])
+    return "\n".join([*lines, f"  st.global.b{WIDTH[case.out]} [%at], %d;", "  ret;", "}"])
 
 
 def is_nan(bits: int, type_: str) -> bool:

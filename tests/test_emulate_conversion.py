@@ -72,7 +72,8 @@ def test_floats_to_integers() -> None:
     for from_ in ("f16", "bf16", "f32", "f64"):
         for to in INTEGERS:
             for mode, function in TO_INTEGER.items():
-                def oracle(a: int, from_: str = from_, to: str = to, function=function) -> int:  # type: ignore[no-untyped-def]
+                def oracle(a: int, from_: str = from_, to: str = to,  # type: ignore[no-untyped-def]
+                           function=function) -> int:
                     x, w = value(a, from_), WIDTH[to]
                     if isinstance(x, float) and math.isnan(x):
                         r = 1 << w - 1 if from_ == "f64" or w == 64 else 0

@@ -15,7 +15,8 @@ THREADS = 64
 PROLOGUE = """
 .visible .entry kernel(.param .u64 out, .param .u64 in)
 {
-  .reg .pred %p, %q; .reg .b32 %t, %l, %w, %s, %o, %r<8>; .reg .f32 %f<8>; .reg .b64 %g, %h, %i, %rd<4>; .reg .b16 %b<4>;
+  .reg .pred %p, %q; .reg .b32 %t, %l, %w, %s, %o, %r<8>;
+  .reg .f32 %f<8>; .reg .b64 %g, %h, %i, %rd<4>; .reg .b16 %b<4>;
   .shared .align 16 .b8 shared_words[4096];
   .local .align 16 .b8 depot[64];
   ld.param.u64 %g, [out];
@@ -38,11 +39,12 @@ def program(body: str) -> tuple[str, int | None]:
     return text, marked[0] if marked else None
 
 
-def run(body: str, threads: int = THREADS, blocks: int = 1, out: np.ndarray | None = None, **options: Any) -> np.ndarray:
+def run(body: str, threads: int = THREADS, blocks: int = 1, out: np.ndarray | None = None,
+        inputs_as: str = "r", **options: Any) -> np.ndarray:
     text, _ = program(body)
     out = np.zeros(1024, np.uint32) if out is None else out
     inputs = np.arange(1024, dtype=np.uint32)
-    options = {"memory": [(out, "rw"), (inputs, "r")]} | options
+    options = {"memory": [(out, "rw"), (inputs, inputs_as)]} | options
     emulate.Module(text).launch(None, blocks, threads, [np.uint64(out.ctypes.data), np.uint64(inputs.ctypes.data)],
                                 **options)
     return out
@@ -194,6 +196,12 @@ def test_cp_async_that_is_not_waited_for() -> None:
     assert "never waited" in fault(unused, "async").message
 
 
+def test_cp_async_whose_source_changes() -> None:
+    changed = CP_ASYNC.replace("// HERE", "").replace("wait_group 0;", "wait_group 0;  // HERE")
+    changed = changed.replace("cp.async.commit_group;", "cp.async.commit_group; st.global.u32 [%h+8], 77;")
+    assert "changed" in fault(changed, "async", inputs_as="rw").message
+
+
 def test_cp_async_of_another_thread_needs_a_barrier_too() -> None:
     other = CP_ASYNC.replace("ld.shared", "xor.b32 %r2, %r2, 512;\n  ld.shared")
     assert run(other)[:64].tolist() == [4 * (t ^ 32) + 1 for t in range(64)]
@@ -268,7 +276,8 @@ def test_uninitialised() -> None:
 def test_diverged_barriers() -> None:
     found = fault("setp.lt.u32 %p, %t, 40;\n @%p bar.sync 0;  // HERE", "barrier")
     assert "ended before this barrier" in found.message
-    found = fault("setp.lt.u32 %p, %l, 16;\n @%p bra A;\n bar.sync 0;  // HERE\n bra.uni B;\nA: bar.sync 0;\nB:", "barrier")
+    found = fault("setp.lt.u32 %p, %l, 16;\n @%p bra A;\n bar.sync 0;  // HERE\n bra.uni B;\nA: bar.sync 0;\nB:",
+                  "barrier")
     assert "different places" in found.message
     # whole warps may come from two places
     run("setp.eq.u32 %p, %w, 0;\n @%p bra A;\n bar.sync 0;\n bra.uni B;\nA: bar.sync 0;\nB:")
@@ -279,11 +288,13 @@ def test_diverged_collectives() -> None:
     found = fault(f"setp.lt.u32 %p, %l, 16;\n @!%p bar.sync 0;\n @%p {shuffle}", "divergent")
     assert "only lanes 0xffff came" in found.message
     fault("setp.lt.u32 %p, %l, 16;\n @%p bra A;\n"
-          " vote.sync.ballot.b32 %r1, 1, 0xffffffff;\nA: shfl.sync.idx.b32 %r1, %t, 0, 31, 0xffffffff;  // HERE", "divergent")
+          " vote.sync.ballot.b32 %r1, 1, 0xffffffff;\nA: shfl.sync.idx.b32 %r1, %t, 0, 31, 0xffffffff;  // HERE",
+          "divergent")
     fault("shfl.sync.idx.b32 %r1, %t, 0, 31, 0xffff;  // HERE", "divergent")
     # a lane that ended is not waited for, and cannot be read from
     run("setp.lt.u32 %p, %l, 16;\n @!%p exit;\n shfl.sync.idx.b32 %r1, %t, 0, 31, 0xffffffff;")
-    found = fault("setp.lt.u32 %p, %l, 16;\n @!%p exit;\n shfl.sync.idx.b32 %r1, %t, 20, 31, 0xffffffff;  // HERE", "divergent")
+    found = fault("setp.lt.u32 %p, %l, 16;\n @!%p exit;\n shfl.sync.idx.b32 %r1, %t, 20, 31, 0xffffffff;  // HERE",
+                  "divergent")
     assert "lane 20" in found.message
     fault("mov.u32 %r1, 0; st.shared.u32 [%s], %t; setp.lt.u32 %p, %l, 16;\n @!%p exit;\n"
           " ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r1}, [shared_words];  // HERE", "divergent")
@@ -305,9 +316,9 @@ WAIT:
 SET:
 END:
 """
-    assert "looped" in fault(spin, "deadlock").message
+    assert "waits for what no thread will do" in fault(spin, "deadlock", limit=1 << 22).message
     flag = np.zeros(1024, np.uint32)
-    waits = spin.replace("[%h+4092]", "[%rd1+4092]").replace("  setp.eq.u32 %p", "ld.param.u64 %rd1, [out];\n setp.eq.u32 %p", 1)
+    waits = "ld.param.u64 %rd1, [out];" + spin.replace("[%h+4092]", "[%rd1+4092]")
     run(waits.replace("SET:", "SET:\n st.volatile.global.u32 [%rd1+4092], 7;"), out=flag)
     assert flag[1023] == 7
 
@@ -326,11 +337,16 @@ END:
 """
 
 
+def test_an_endless_loop() -> None:
+    fault("mov.u32 %r1, 0;\nLOOP: add.u32 %r1, %r1, 1; st.global.u32 [%g], %r1;\n bra LOOP;  // HERE", "endless",
+          limit=1 << 20)
+
+
 def test_producer_and_consumer() -> None:
     assert run(PAIR)[32:64].tolist() == list(range(32))
     assert run(PAIR, seed=9)[32:64].tolist() == list(range(32))
-    fault(PAIR.replace("  st.shared.u32 [%s], %t;\n  bar.arrive 3, 64;", "  bar.arrive 3, 64;\n  st.shared.u32 [%s], %t;"),
-          "race")
+    store, arrive = "  st.shared.u32 [%s], %t;\n", "  bar.arrive 3, 64;\n"
+    fault(PAIR.replace(store + arrive, arrive + store), "race")
 
 
 def test_a_barrier_of_some_warps_orders_only_those() -> None:
@@ -384,6 +400,13 @@ def test_threads_of_a_block_race_in_global_memory_too() -> None:
 """
     assert run(body)[:64].tolist() == [t ^ 32 for t in range(64)]
     fault(body.replace("bar.sync 0;\n  ld.param", "ld.param"), "race")
+
+
+def test_what_is_written_must_not_be_read_as_read_only() -> None:
+    body = "{} st.global.u32 [%g], %t;\n {} ld.global.nc.u32 %r1, [%g+{}];  // HERE"
+    run(body.format("", "", 256))
+    found = fault(body.format("", "", 0), "undefined")
+    assert "ld.global.nc" in found.message
 
 
 def test_the_last_block_may_read_what_the_others_fenced() -> None:
@@ -459,9 +482,10 @@ def test_launches_that_no_device_takes() -> None:
     module.launch("one", 1, 64, [7, pair])
     x = np.zeros(4)
     x.flags.writeable = False
-    for arguments in (("three", 1, 32, []), (None, 1, 32, []), ("one", 1, 65, [np.int32(1), pair]), ("one", 1, 64, [pair]),
-                      ("one", 1, 64, [np.int64(1), pair]), ("one", 1, 64, [np.int32(1), bytes(8)]),
-                      ("one", 1, 64, [1.0, pair]), ("one", 1, 64, [2**32, pair]), ("one", 1, 64, ["1", pair]),
+    for arguments in (("three", 1, 32, []), (None, 1, 32, []), ("one", 1, 65, [np.int32(1), pair]),
+                      ("one", 1, 64, [pair]), ("one", 1, 64, [np.int64(1), pair]),
+                      ("one", 1, 64, [np.int32(1), bytes(8)]), ("one", 1, 64, [1.0, pair]),
+                      ("one", 1, 64, [2**32, pair]), ("one", 1, 64, ["1", pair]),
                       ("two", 1, 31, []), ("two", 1, 32, [], (), 227 * 1024), ("one", 0, 64, [np.int32(1), pair]),
                       ("one", 1, (8, 8, 128), [np.int32(1), pair]), ("two", 1, 32, [], [(x, "rw")]),
                       ("two", 1, 32, [], [(np.zeros(3), "x")])):

@@ -304,7 +304,8 @@ def test_signs_and_classes(t: str) -> None:
             return "notanumber" if math.isnan(x) else "infinite"
         return "zero" if x == 0 else "subnormal" if flushed(a, t) & ~top == 0 else "normal"
     classes = {"finite": ("zero", "subnormal", "normal"), "infinite": ("infinite",), "notanumber": ("notanumber",),
-               "number": ("zero", "subnormal", "normal", "infinite"), "normal": ("normal",), "subnormal": ("subnormal",)}
+               "number": ("zero", "subnormal", "normal", "infinite"), "normal": ("normal",),
+               "subnormal": ("subnormal",)}
     check([
         Case(f"copysign.{t} %d, %a, %b;", t, (t, t), lambda a, b: a & top | b & ~top, same_nan=False),
         Case(f"neg.{t} %d, %a;", t, (t,), lambda a: a ^ top, same_nan=False),

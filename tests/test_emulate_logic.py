@@ -51,7 +51,8 @@ def test_comparisons_with_predicates() -> None:
     cases = []
     for name, function in {"and": lambda x, y: x & y, "or": lambda x, y: x | y, "xor": lambda x, y: x ^ y}.items():
         cases += [
-            Case(f"setp.lt.{name}.s32 %p, %a, %b, %c;", "pred", three, lambda a, b, c, f=function: f(lt(a, b), bool(c))),
+            Case(f"setp.lt.{name}.s32 %p, %a, %b, %c;", "pred", three,
+                 lambda a, b, c, f=function: f(lt(a, b), bool(c))),
             Case(f"setp.lt.{name}.s32 %p, %a, %b, !%c;", "pred", three, lambda a, b, c, f=function: f(lt(a, b), not c)),
             Case(both.format(name, "").rpartition("setp")[0], "u32", three,
                  lambda a, b, c, f=function: f(lt(a, b), bool(c)) | f(not lt(a, b), bool(c)) << 1),
@@ -62,7 +63,8 @@ def test_comparisons_with_predicates() -> None:
     cases += [
         Case("not.pred %p, %a;", "pred", ("pred",), lambda a: not a),
         Case("mov.pred %p, %a;", "pred", ("pred",), lambda a: a),
-        Case("set.ge.u32.f32 %d, %a, %b;", "u32", ("f32", "f32"), lambda a, b: mask("u32") * compare("ge", "f32")(a, b)),
+        Case("set.ge.u32.f32 %d, %a, %b;", "u32", ("f32", "f32"),
+             lambda a, b: mask("u32") * compare("ge", "f32")(a, b)),
         Case("set.geu.f32.f32 %d, %a, %b;", "f32", ("f32", "f32"),
              lambda a, b: 0x3F800000 * compare("geu", "f32")(a, b)),
         Case("set.gt.f16x2.f16x2 %d, %a, %b;", "b32", ("f16x2", "f16x2"),
@@ -116,10 +118,12 @@ def test_bits() -> None:
             Case(f"cnot.{t} %d, %a;", t, (t,), lambda a: a == 0),
             Case(f"shl.{t} %d, %a, %b;", t, (t, "u32"), lambda a, b, m=m: a << min(b, 64) & m, amounts),
             Case(f"shr.u{w} %d, %a, %b;", t, (t, "u32"), lambda a, b: a >> min(b, 64), amounts),
-            Case(f"shr.s{w} %d, %a, %b;", t, (t, "u32"), lambda a, b, w=w, m=m: signed(a, w) >> min(b, 64) & m, amounts),
+            Case(f"shr.s{w} %d, %a, %b;", t, (t, "u32"),
+                 lambda a, b, w=w, m=m: signed(a, w) >> min(b, 64) & m, amounts),
         ]
     three = ("b32", "b32", "b32")
-    amounts3 = [(x, y, n) for x in specials("b32")[::3] for y in specials("b32")[1::3] for n in (0, 1, 17, 31, 32, 33, 99)]
+    amounts3 = [(x, y, n) for x in specials("b32")[::3] for y in specials("b32")[1::3]
+                for n in (0, 1, 17, 31, 32, 33, 99)]
     for mode, bound in {"wrap": lambda n: n & 31, "clamp": lambda n: min(n, 32)}.items():
         cases += [
             Case(f"shf.l.{mode}.b32 %d, %a, %b, %c;", "b32", three,
@@ -142,8 +146,8 @@ def test_moves() -> None:
              lambda a: a >> 32 | (a & 0xFFFFFFFF) << 32),
         Case("{ .reg .b16 %x, %y; mov.b32 {%x, %y}, %a; mov.b32 %d, {%y, %x}; }", "b32", ("b32",),
              lambda a: a >> 16 | (a & 0xFFFF) << 16),
-        Case("{ .reg .b16 %x<4>; mov.b64 {%x0, %x1, %x2, %x3}, %a; mov.b64 %d, {%x3, %x1, %x2, %x0}; }", "b64", ("b64",),
-             lambda a: a & 0x0000FFFFFFFF0000 | a >> 48 | (a & 0xFFFF) << 48),
+        Case("{ .reg .b16 %x<4>; mov.b64 {%x0, %x1, %x2, %x3}, %a; mov.b64 %d, {%x3, %x1, %x2, %x0}; }", "b64",
+             ("b64",), lambda a: a & 0x0000FFFFFFFF0000 | a >> 48 | (a & 0xFFFF) << 48),
         Case("{ .reg .b32 %x; mov.b64 {_, %x}, %a; mov.b32 %d, %x; }", "b32", ("b64",), lambda a: a >> 32),
         Case("mov.f32 %d, 0fC1200000;", "f32", ("f32",), lambda a: 0xC1200000),
         Case("mov.f64 %d, 0d3FF8000000000000;", "f64", ("f64",), lambda a: 0x3FF8000000000000),

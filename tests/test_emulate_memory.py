@@ -36,7 +36,8 @@ def test_widths_vectors_and_signs() -> None:
             for n in (1, 2, 4):
                 if size * n > 16:
                     continue
-                registers = [f"%x{i}" for i in range(n)] if t[0] != "f" else [f"%{'f' if size == 4 else 'd'}{i}" for i in range(n)]
+                letter = "x" if t[0] != "f" else "f" if size == 4 else "d"
+                registers = [f"%{letter}{i}" for i in range(n)]
                 vector = f".v{n}" * (n > 1)
                 listed = registers[0] if n == 1 else "{" + ", ".join(registers) + "}"
                 body.append(f"ld.{space}{vector}.{t} {listed}, [{base}+16];")
@@ -55,8 +56,10 @@ def test_widths_vectors_and_signs() -> None:
       ld.param.u64 %out, [out]; ld.param.u64 %in, [in]; mov.u32 %s, sh; mov.u64 %loc, lo;
       ld.global.v2.u64 {{%y0, %y1}}, [%in]; ld.global.v2.u64 {{%y2, %y3}}, [%in+16];
       ld.global.v2.u64 {{%y4, %y5}}, [%in+32];
-      st.shared.v2.b64 [%s], {{%y0, %y1}}; st.shared.v2.b64 [%s+16], {{%y2, %y3}}; st.shared.v2.b64 [sh+32], {{%y4, %y5}};
-      st.local.v2.b64 [%loc], {{%y0, %y1}}; st.local.v2.b64 [%loc+16], {{%y2, %y3}}; st.local.v2.b64 [lo+32], {{%y4, %y5}};
+      st.shared.v2.b64 [%s], {{%y0, %y1}}; st.shared.v2.b64 [%s+16], {{%y2, %y3}};
+      st.shared.v2.b64 [sh+32], {{%y4, %y5}};
+      st.local.v2.b64 [%loc], {{%y0, %y1}}; st.local.v2.b64 [%loc+16], {{%y2, %y3}};
+      st.local.v2.b64 [lo+32], {{%y4, %y5}};
       {' '.join(body)} ret; }}""", "k", [at(out), at(source)], [(out, "w"), (source, "r")])
     got = out.view(np.uint64)
     assert [(name, int(x)) for (name, _), x in zip(checks, got, strict=False)] == checks
@@ -74,9 +77,10 @@ def test_narrow_stores_take_the_low_bits() -> None:
 def test_hints_change_nothing() -> None:
     x, out = np.arange(8, dtype=np.float32), np.zeros(8, np.float32)
     loads = ["ld.global.nc.f32", "ld.global.ca.f32", "ld.volatile.global.f32", "ld.global.nc.L1::no_allocate.f32",
-             "ld.global.L1::evict_last.L2::128B.f32", "ld.relaxed.gpu.global.f32", "ld.acquire.sys.global.f32", "ldu.global.f32"]
-    stores = ["st.global.f32", "st.global.cs.f32", "st.volatile.global.f32", "st.global.L1::no_allocate.f32", "st.global.wt.f32",
-              "st.relaxed.cta.global.f32", "st.release.gpu.global.f32", "st.weak.global.f32"]
+             "ld.global.L1::evict_last.L2::128B.f32", "ld.relaxed.gpu.global.f32", "ld.acquire.sys.global.f32",
+             "ldu.global.f32"]
+    stores = ["st.global.f32", "st.global.cs.f32", "st.volatile.global.f32", "st.global.L1::no_allocate.f32",
+              "st.global.wt.f32", "st.relaxed.cta.global.f32", "st.release.gpu.global.f32", "st.weak.global.f32"]
     body = " ".join(f"{load} %f, [%b+{4 * i}]; prefetch.global.L2 [%b]; {store} [%a+{4 * i}], %f;"
                     for i, (load, store) in enumerate(zip(loads, stores, strict=True)))
     launch(f""".visible .entry k(.param .u64 out, .param .u64 in) {{ .reg .b64 %a, %b; .reg .f32 %f;
@@ -163,10 +167,13 @@ class Pair(ctypes.Structure):
 
 def test_arguments_of_every_kind() -> None:
     out = np.zeros(8, np.int64)
-    launch(""".visible .entry k(.param .u64 .ptr .global .align 8 out, .param .u8 a, .param .s16 b, .param .f32 c, .param .f64 d,
+    launch(""".visible .entry k(.param .u64 .ptr .global .align 8 out, .param .u8 a, .param .s16 b, .param .f32 c,
+        .param .f64 d,
         .param .align 8 .b8 e[16], .param .u32 f) { .reg .b64 %o, %x; .reg .f32 %f; .reg .f64 %d;
-      ld.param.u64 %o, [out]; ld.param.u8 %x, [a]; st.global.u64 [%o], %x; ld.param.s16 %x, [b]; st.global.u64 [%o+8], %x;
-      ld.param.f32 %f, [c]; cvt.rni.s64.f32 %x, %f; st.global.u64 [%o+16], %x; ld.param.f64 %d, [d]; cvt.rni.s64.f64 %x, %d;
+      ld.param.u64 %o, [out]; ld.param.u8 %x, [a]; st.global.u64 [%o], %x; ld.param.s16 %x, [b];
+      st.global.u64 [%o+8], %x;
+      ld.param.f32 %f, [c]; cvt.rni.s64.f32 %x, %f; st.global.u64 [%o+16], %x; ld.param.f64 %d, [d];
+      cvt.rni.s64.f64 %x, %d;
       st.global.u64 [%o+24], %x; ld.param.u64 %x, [e+8]; st.global.u64 [%o+32], %x; ld.param.u32 %x, [f];
       st.global.u64 [%o+40], %x; ret; }""", "k",
            [ctypes.c_void_p(out.ctypes.data), np.uint8(200), ctypes.c_int16(-5), 6.0, np.float64(-9), Pair(1, -2), 77],

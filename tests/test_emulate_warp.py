@@ -70,13 +70,15 @@ def test_votes_matches_and_reductions() -> None:
     odd = "and.b32 %w, %x0, 1; setp.ne.u32 %p, %w, 0;"
     body = f"""{odd}
       mov.u32 %d0, 0; mov.u32 %d1, 0; mov.u32 %d2, 0; mov.u32 %d3, 0; mov.u32 %d4, 0; mov.u32 %d5, 0; mov.u32 %d6, 0;
-      mov.u32 %d7, 0; mov.u32 %d8, 0; mov.u32 %d9, 0; mov.u32 %d10, 0; mov.u32 %d11, 0; mov.u32 %d12, 0; mov.u32 %d13, 0;
+      mov.u32 %d7, 0; mov.u32 %d8, 0; mov.u32 %d9, 0; mov.u32 %d10, 0; mov.u32 %d11, 0; mov.u32 %d12, 0;
+      mov.u32 %d13, 0;
       mov.u32 %w, {some:#x}; shr.u32 %w, %w, %lane; and.b32 %w, %w, 1; setp.eq.u32 %q, %w, 0; @%q bra END;
       vote.sync.ballot.b32 %d0, %p, {some:#x}; vote.sync.any.pred %q, %p, {some:#x}; selp.u32 %d1, 1, 0, %q;
       vote.sync.all.pred %q, !%p, {some:#x}; selp.u32 %d2, 1, 0, %q; vote.sync.uni.pred %q, %p, {some:#x};
       selp.u32 %d3, 1, 0, %q; match.any.sync.b32 %d4, %x1, {some:#x}; match.all.sync.b32 %d5|%q, %x1, {some:#x};
       selp.u32 %d6, 1, 0, %q; redux.sync.add.u32 %d7, %x0, {some:#x}; redux.sync.min.s32 %d8, %x0, {some:#x};
-      redux.sync.max.s32 %d9, %x0, {some:#x}; redux.sync.min.u32 %d10, %x0, {some:#x}; redux.sync.max.u32 %d11, %x0, {some:#x};
+      redux.sync.max.s32 %d9, %x0, {some:#x}; redux.sync.min.u32 %d10, %x0, {some:#x};
+      redux.sync.max.u32 %d11, %x0, {some:#x};
       redux.sync.and.b32 %d12, %x0, {some:#x}; redux.sync.xor.b32 %d13, %x0, {some:#x};
     END:"""
     got = warp(body, x, 14, seed=3)
@@ -93,7 +95,8 @@ def test_votes_matches_and_reductions() -> None:
         same = sum(1 << j for j in lanes if x[j, 1] == x[i, 1])
         assert got[i].tolist() == [
             ballot, int(ballot != 0), int(ballot == 0), int(ballot in (0, some)), same, 0, 0, sum(values) & 2**32 - 1,
-            min(signed) & 2**32 - 1, max(signed) & 2**32 - 1, min(values), max(values), int(np.bitwise_and.reduce(values)), xor]
+            min(signed) & 2**32 - 1, max(signed) & 2**32 - 1, min(values), max(values),
+            int(np.bitwise_and.reduce(values)), xor]
 
 
 def test_match_all_of_64_bits_and_active_lanes() -> None:
@@ -155,8 +158,8 @@ def test_movmatrix() -> None:
 def fragment(a: np.ndarray, width: int, rows_first: bool) -> np.ndarray:
     """A matrix of words as its lanes hold it: registers of 32 bits, from the figures of the manual.
 
-    Along the long axis (k) a register holds 32/width neighbours; lanes 4g … 4g+3 hold four registers of row g, then come
-    rows g + 8 and, beyond those, the next four registers along k. `rows_first`: A is (rows, k), B is (k, columns).
+    Along the long axis (k) a register holds 32/width neighbours; lanes 4g … 4g+3 hold four registers of row g, then
+    come rows g + 8 and, beyond those, the next four registers along k. `rows_first`: A is (rows, k), B is (k, columns).
     """
     a = a if rows_first else a.T
     per = 32 // width
@@ -195,7 +198,7 @@ def run_mma(opcode: str, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndar
     ("m16n8k8", "f32", "bf16"), ("m16n8k8", "f16", "f16"), ("m16n8k8", "f32", "tf32"), ("m16n8k4", "f32", "tf32"),
 ])
 def test_products_of_floats(shape: str, d: str, t: str) -> None:
-    """Small integers, whose products and sums are exact in every format: positions, not roundings, are what is tested."""
+    """Small integers, whose products and sums are exact in every format: a test of positions, not of roundings."""
     k = int(shape.split("k")[1])
     rng = np.random.default_rng(SEED)
     a, b, c = rng.integers(-8, 9, (16, k)), rng.integers(-8, 9, (k, 8)), rng.integers(-99, 100, (16, 8))
@@ -211,8 +214,9 @@ def test_products_of_floats(shape: str, d: str, t: str) -> None:
 def test_products_round_once_and_keep_what_is_special() -> None:
     rng = np.random.default_rng(SEED)
     k = 16
-    a, b = (np.vectorize(lambda v: bits_of(float(v), "bf16"), otypes=[np.uint32])(rng.normal(size=s)) for s in ((16, k), (k, 8)))
-    c = np.vectorize(lambda v: bits_of(float(v), "f32"), otypes=[np.uint32])(rng.normal(size=(16, 8)))
+    def draw(shape: tuple[int, int], t: str) -> np.ndarray:
+        return np.vectorize(lambda v: bits_of(float(v), t), otypes=[np.uint32])(rng.normal(size=shape))
+    a, b, c = draw((16, k), "bf16"), draw((k, 8), "bf16"), draw((16, 8), "f32")
     a[0, 3], b[3, 0], a[1, 2], b[2, 5], c[2, 2] = 0x7F80, 0, 0x7F80, 0x3F80, 0x7F800000  # inf·0, inf·1, inf
     got = run_mma("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", fragment(a, 16, True), fragment(b, 16, False),
                   accumulator(c, 32))
@@ -279,7 +283,8 @@ def test_special_registers() -> None:
 
 def test_what_a_trace_counts() -> None:
     """Instructions, barriers, bank conflicts and sectors of accesses whose counts are known."""
-    ptx = HEADER + """.visible .entry k(.param .u64 out, .param .u32 stride) { .reg .b64 %a, %b, %i; .reg .b32 %t, %s, %r, %n;
+    ptx = HEADER + """.visible .entry k(.param .u64 out, .param .u32 stride) {
+      .reg .b64 %a, %b, %i; .reg .b32 %t, %s, %r, %n;
       .shared .align 16 .b8 sh[8192]; mov.u32 %t, %tid.x; ld.param.u64 %a, [out]; ld.param.u32 %n, [stride];
       mul.lo.u32 %r, %t, %n; mov.u32 %s, sh; add.u32 %s, %s, %r;
       st.shared.u32 [%s], %t;
@@ -304,4 +309,5 @@ def test_what_a_trace_counts() -> None:
         assert report.instructions["bar.sync"] == 64 and report.instructions["mul.wide.u32"] == 64
         assert report.barriers == 1 and report.kernel == "k"
         assert write.ptx_line == 1 + ptx.splitlines().index("      st.global.u32 [%b], %r;")
-    assert module.launch("k", 1, 64, [np.uint64(out.ctypes.data), np.uint32(4)], [(out, "rw")], races="ignore").shared == ()
+    plain = module.launch("k", 1, 64, [np.uint64(out.ctypes.data), np.uint32(4)], [(out, "rw")], races="ignore")
+    assert plain.shared == () and plain.instructions == {}

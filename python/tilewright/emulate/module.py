@@ -42,8 +42,8 @@ class CLaunch(ctypes.Structure):
                 ("sites", ctypes.c_void_p), ("n_sites", u32), ("trace", u32), ("grid", u32 * 3), ("block", u32 * 3),
                 *((name, u32) for name in ("shared_size", "shared_fixed", "shared_unit", "global_unit", "local_size",
                                            "stack_size", "races", "seed")),
-                ("limit", u64), ("barriers", u64), ("collectives", u64), ("n_findings", u32), ("failed", u32), ("fault", CFault),
-                ("findings", CFault * MAX_FINDINGS)]
+                ("limit", u64), ("barriers", u64), ("collectives", u64), ("n_findings", u32), ("failed", u32),
+                ("fault", CFault), ("findings", CFault * MAX_FINDINGS)]
 
 
 class Module:
@@ -96,7 +96,8 @@ class Module:
         return tuple(self._made.kernels)
 
     def launch(self, name: str | None, grid: Shape, block: Shape, args: Sequence[Any], memory: Memory = (),
-               shared: int = 0, seed: int = 0, trace: bool = False, races: str = "raise", limit: int = 1 << 26) -> Report:
+               shared: int = 0, seed: int = 0, trace: bool = False, races: str = "raise",
+               limit: int = 1 << 26) -> Report:
         """Runs a kernel on the memory of the host; a Report, or a Fault where the kernel does what it may not.
 
         name     of the .entry; None where the module has one
@@ -107,7 +108,7 @@ class Module:
         seed     0 runs blocks, warps and lanes in order, any other number in an order of its own
         trace    whether to count instructions, bank conflicts and sectors
         races    "raise", "report" (among the findings) or "ignore"
-        limit    of backward branches by all threads together, beyond which the kernel counts as endless
+        limit    of backward branches by the threads of a block, beyond which it counts as endless
         """
         kernel = self._kernel(name)
         run = _Run(self, kernel, _three(grid), _three(block), shared, memory)
@@ -276,7 +277,7 @@ class _Run:
         kind = KINDS[fault.kind]
         fixed = {"stack": "the calls of functions go too deep", "trap": "the kernel executed trap",
                  "memory": "the host has not enough memory for this launch",
-                 "endless": f"the threads jumped backward more than {fault.address} times; launch(limit=) allows more"}
+                 "endless": f"the threads of a block jumped backward {fault.address} times; launch(limit=) allows more"}
         if kind in fixed:
             return fixed[kind]
         return report.in_words(fault.why, fault.space, fault.address, fault.size, self._other(fault),

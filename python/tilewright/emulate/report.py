@@ -7,7 +7,7 @@ from .errors import Index, Place
 
 # in the order of the WHY_ constants of runtime/emulate.h
 (PLAIN, READ, WRITE, READ_ONLY, WRITE_WRITE, READ_WRITE, WRITE_READ, EXITED, DIFFERENT, NOT_NAMED, LANES, SOURCE_LANE,
- IN_FLIGHT, NEVER_WAITED, SOURCE_CHANGED, DIVISION, SPINNING, UNFILLED, COUNTS, VALUES, BRANCH) = range(21)
+ IN_FLIGHT, NEVER_WAITED, SOURCE_CHANGED, DIVISION, SPINNING, UNFILLED, COUNTS, CACHED, BRANCH) = range(21)
 SPACES = ("", "shared", "global", "local")
 
 
@@ -96,9 +96,9 @@ def in_words(why: int, space: int, address: int, size: int, other: str, where: s
         NEVER_WAITED: "the thread ends with a cp.async that it never waited for",
         SOURCE_CHANGED: f"the source of a cp.async at {at}{where} changed before it was waited for",
         DIVISION: "a division of integers by zero",
-        SPINNING: f"no thread stored, came to a barrier or ended while each that runs looped {address} times",
+        SPINNING: f"a loop that waits for what no thread will do: {address} jumps backward, and none stores or ends",
         UNFILLED: f"barrier {address} waits for {size} threads, which never come",
         COUNTS: f"barrier {address} with {size} threads: no multiple of 32, or not the count of the others",
-        VALUES: f"a value that was never written, at {at}",
+        CACHED: f"a read through the read-only cache (.nc) of what this launch has written, at {at}{where}",
         BRANCH: "a jump beyond the end of its table",
     }[why]

@@ -10,7 +10,7 @@ Operands = tuple[Operand, ...]
 SPACES = ("param", "global", "shared", "local", "const", "param::entry", "param::func", "shared::cta")
 STRONG = ("volatile", "relaxed", "acquire", "release", "acq_rel", "mmio")
 SCOPES = ("cta", "cluster", "gpu", "sys")
-HINTS = ("ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc", "unified")
+HINTS = ("ca", "cg", "cs", "lu", "cv", "wb", "wt", "unified")
 
 
 def space_of(code: Code) -> str:
@@ -18,31 +18,37 @@ def space_of(code: Code) -> str:
     return code.m.one(*SPACES, default="generic").split("::")[0]
 
 
+def order_of(code: Code) -> str:
+    """How a load or store is ordered with others."""
+    m = code.m
+    m.has("weak")
+    if m.one(*STRONG):
+        m.one(*SCOPES)
+        return "STRONG"
+    return "CACHED" if m.has("nc") else "PLAIN"
+
+
 def drop_hints(code: Code) -> None:
     """Takes what speaks of caches only."""
     code.m.left = [word for word in code.m.left if word not in HINTS and not word.startswith(("L1::", "L2::"))]
 
 
-def access(code: Code, what: str, space: str, address: Operand, size: int, strong: bool) -> str:
-    """A checked access as a pointer of the host; `what` is load, store or atomic."""
+def access(code: Code, what: str, space: str, address: Operand, size: int, order: str = "PLAIN") -> str:
+    """A checked access as a pointer of the host; `what` is load, store or atomic, `order` PLAIN, STRONG or CACHED."""
     if space == "const":
         if what != "load":
             raise Unsupported(f"a {what} in constant memory")
         space = "global"
     code.module.touch(space, size)
     width = 32 if space == "shared" else 64
-    return (f"emu_{space}_{what}(t, {code.address(address, width)}, {size}, {'STRONG' if strong else 'PLAIN'}, "
+    return (f"emu_{space}_{what}(t, {code.address(address, width)}, {size}, {order}, "
             f"{code.site()})")
 
 
 @instruction("ld", "ldu")
 def ld(code: Code, o: Operands) -> str:
     m = code.m
-    m.has("weak")
-    strong = bool(m.one(*STRONG))
-    if strong:
-        m.one(*SCOPES)
-    space = space_of(code)
+    order, space = order_of(code), space_of(code)
     drop_hints(code)
     vector = int(m.one("v2", "v4", "v8", default="v1")[1:])
     type_ = m.type()
@@ -56,22 +62,18 @@ def ld(code: Code, o: Operands) -> str:
         if place is not None:
             c = f"const u8 *{x} = {place};"
         elif code.is_entry:
-            c = f"const u8 *{x} = {access(code, 'load', 'global', o[1], size * vector, False)};"
+            c = f"const u8 *{x} = {access(code, 'load', 'global', o[1], size * vector)};"
         else:
             raise Unsupported("ld.param of a function through a register")
     else:
-        c = f"const u8 *{x} = {access(code, 'load', space, o[1], size * vector, strong)};"
+        c = f"const u8 *{x} = {access(code, 'load', space, o[1], size * vector, order)};"
     return c + " " + " ".join(code.load(target, type_, x, i * size) for i, target in enumerate(targets))
 
 
 @instruction("st")
 def st(code: Code, o: Operands) -> str:
     m = code.m
-    m.has("weak")
-    strong = bool(m.one(*STRONG))
-    if strong:
-        m.one(*SCOPES)
-    space = space_of(code)
+    order, space = order_of(code), space_of(code)
     drop_hints(code)
     vector = int(m.one("v2", "v4", "v8", default="v1")[1:])
     type_ = m.type()
@@ -86,7 +88,7 @@ def st(code: Code, o: Operands) -> str:
             raise Unsupported("st.param through a register")
         c = f"u8 *{x} = (u8 *){place};"
     else:
-        c = f"u8 *{x} = {access(code, 'store', space, o[0], size * vector, strong)};"
+        c = f"u8 *{x} = {access(code, 'store', space, o[0], size * vector, order)};"
     return c + " " + " ".join(code.store(source, type_, x, i * size) for i, source in enumerate(sources))
 
 
@@ -108,7 +110,7 @@ def atom(code: Code, o: Operands) -> str:
     target, address, values = (o[0], o[1], o[2:]) if m.name == "atom" else (None, o[0], o[1:])
     w = BITS[type_]
     pointer, old, new = code.temporary(), code.temporary(), code.temporary()
-    c = f"u8 *{pointer} = {access(code, 'atomic', space, address, w // 8, True)}; u{w} {old} = get{w}({pointer}); "
+    c = f"u8 *{pointer} = {access(code, 'atomic', space, address, w // 8, 'STRONG')}; u{w} {old} = get{w}({pointer}); "
     c += f"u{w} {new} = {updated(code, operation, type_, space, pointer, old, values)}; "
     c += f"put{w}({pointer}, {new}); t->launch->events += {new} != {old};"
     return c if target is None else c + " " + code.assign(target, f"b{w}", old)

@@ -38,7 +38,7 @@ enum {
 enum {
     WHY_PLAIN, WHY_READ, WHY_WRITE, WHY_READ_ONLY, WHY_WRITE_WRITE, WHY_READ_WRITE, WHY_WRITE_READ, WHY_EXITED,
     WHY_DIFFERENT, WHY_NOT_NAMED, WHY_LANES, WHY_SOURCE_LANE, WHY_IN_FLIGHT, WHY_NEVER_WAITED, WHY_SOURCE_CHANGED,
-    WHY_DIVISION, WHY_SPINNING, WHY_UNFILLED, WHY_COUNTS, WHY_VALUES, WHY_BRANCH
+    WHY_DIVISION, WHY_SPINNING, WHY_UNFILLED, WHY_COUNTS, WHY_CACHED, WHY_BRANCH
 };
 
 enum { SPACE_SHARED = 1, SPACE_GLOBAL, SPACE_LOCAL };
@@ -149,7 +149,7 @@ struct Launch {
     u32 shared_size, shared_fixed, shared_unit, global_unit;  /* units: log2 of the smallest access in bytes */
     u32 local_size, stack_size;
     u32 races, seed;    /* races: 0 ignored, 1 reported, 2 raised */
-    u64 limit;          /* of backward branches, all threads together */
+    u64 limit;          /* of backward branches, by all threads of a block */
     u64 barriers, collectives;
     u32 n_findings, failed;
     Fault fault;
@@ -165,6 +165,7 @@ struct Launch {
     u32 now, born, synced;
     u32 arrivals;
     u64 random, events, ticks, loops;
+    u32 idle;           /* rounds in which nobody stored, came to a barrier or ended */
     u32 *block_born, *block_fenced, atomics, n_blocks;
     void **stacks;
     u32 n_stacks;
@@ -179,7 +180,8 @@ _Noreturn void emu_fail(Thread *, u32 kind, u32 why, u32 site);
 _Noreturn void emu_fail_at(Thread *, u32 kind, u32 why, u32 space, u64 address, u64 size, u32 site);
 
 /* ---- memory: checked, recorded, and given as a pointer of the host ---- */
-enum { PLAIN = 0, STRONG = 1 };  /* strong: volatile, relaxed, acquire, release and atomics; two of them never race */
+/* strong: volatile, relaxed, acquire, release and atomics; two of them never race. cached: ld.global.nc. */
+enum { PLAIN = 0, STRONG = 1, CACHED = 2 };
 const u8 *emu_shared_load(Thread *, u32 address, u32 size, u32 strong, u32 site);
 u8 *emu_shared_store(Thread *, u32 address, u32 size, u32 strong, u32 site);
 const u8 *emu_global_load(Thread *, u64 address, u32 size, u32 strong, u32 site);

@@ -53,7 +53,7 @@ static __attribute__((noinline)) bool conflict(Thread *t, Stamp s, u32 why, u32 
         set_fault(l, &fault);
         return false;
     }
-    if (strong && is_strong(s)) return true;
+    if (strong == STRONG && is_strong(s)) return true;
     if (passed_on(l, s)) return true;
     if (s.time < l->born) fault.count = block_at(l, s.time) + 2;  /* 2 and more: the other block, in order of running */
     if (l->races == 0) return true;
@@ -77,7 +77,7 @@ static inline bool note_read(Thread *t, Launch *l, Granule *g, u32 strong, u32 s
     if (__builtin_expect(!ordered(t, l, g->write), 0) &&
         !conflict(t, g->write, WHY_WRITE_READ, space, address, size, site, strong))
         return false;
-    const Stamp stamp = {l->now, site << SITE_SHIFT | (strong ? STRONG_BIT : 0) | t->id};
+    const Stamp stamp = {l->now, site << SITE_SHIFT | (strong == STRONG ? STRONG_BIT : 0) | t->id};
     if (thread_of(g->read) == t->id && (g->read.time >= l->born || !g->read.time)) {
         g->read = stamp;
         return true;
@@ -98,7 +98,7 @@ static inline bool note_write(Thread *t, Launch *l, Granule *g, u32 strong, u32 
         if (__builtin_expect(!ordered(t, l, readers[i]), 0) &&
             !conflict(t, readers[i], WHY_READ_WRITE, space, address, size, site, strong))
             return false;
-    g->write = (Stamp){l->now, site << SITE_SHIFT | (strong ? STRONG_BIT : 0) | t->id};
+    g->write = (Stamp){l->now, site << SITE_SHIFT | (strong == STRONG ? STRONG_BIT : 0) | t->id};
     return true;
 }
 
@@ -141,7 +141,7 @@ static inline bool shared_write(Thread *t, u32 address, u32 size, u32 strong, u3
     for (u32 i = address >> l->shared_unit; i <= end; i++) {
         Granule *g = &l->granules[i];
         if (__builtin_expect(g->write.time < l->born, 0)) {  /* readers there are of blocks before */
-            *g = (Granule){{l->now, site << SITE_SHIFT | (strong ? STRONG_BIT : 0) | t->id}, {0, 0}, {0, 0}, {0, 0}};
+            *g = (Granule){{l->now, site << SITE_SHIFT | (strong == STRONG ? STRONG_BIT : 0) | t->id}, {0, 0}, {0, 0}, {0, 0}};
             continue;
         }
         if (!note_write(t, l, g, strong, SPACE_SHARED, address, size, site)) return false;
@@ -239,10 +239,13 @@ static inline bool global_access(Thread *t, u64 address, u32 size, bool read, bo
     }
     if (r->granules) {
         Granule *g = granules_of(l, r, address), *end = granules_of(l, r, address + size - 1);
-        for (; g <= end; g++)
+        for (; g <= end; g++) {
+            if (strong == CACHED && g->write.time)
+                return fault_at(t, FAULT_UNDEFINED, WHY_CACHED, SPACE_GLOBAL, address, size, site);
             if (!(write ? note_write(t, l, g, strong, SPACE_GLOBAL, address, size, site)
                         : note_read(t, l, g, strong, SPACE_GLOBAL, address, size, site)))
                 return false;
+        }
     }
     if (write)
         for (u32 i = 0; i < size; i++) map[i] |= HAS_VALUE;

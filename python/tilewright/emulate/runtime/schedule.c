@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 
 static const u64 CANARY = 0x5afe57ac6b07703a;  /* at the far end of each stack */
-enum { IDLE_ROUNDS = 512 };  /* of LOOPS loops for every thread, in which nobody stores anything: nobody ever will */
+enum { IDLE_ROUNDS = 4 };  /* more of them at the end: what loops waits for something that nobody will do */
 
 u64 random_below(Launch *l, u64 n) {
     l->random ^= l->random << 13;
@@ -49,9 +49,10 @@ void emu_fail_at(Thread *t, u32 kind, u32 why, u32 space, u64 address, u64 size,
 void emu_fail(Thread *t, u32 kind, u32 why, u32 site) { emu_fail_at(t, kind, why, 0, 0, 0, site); }
 
 void emu_pause(Thread *t, u32 site) {
+    Launch *l = t->launch;
     t->loops = 0;
-    if ((t->launch->loops += LOOPS) > t->launch->limit)
-        emu_fail_at(t, FAULT_ENDLESS, WHY_PLAIN, 0, t->launch->limit, 0, site);
+    if ((l->loops += LOOPS) > l->limit)
+        emu_fail_at(t, l->idle > IDLE_ROUNDS ? FAULT_DEADLOCK : FAULT_ENDLESS, WHY_SPINNING, 0, l->limit, 0, site);
     t->state = PAUSED;
     t->site = site;
     leave(t);
@@ -321,7 +322,8 @@ static void start_block(Launch *l) {
     l->born = l->now;
     l->block_born[l->serial] = l->born;
     l->block_fenced[l->serial] = 0;
-    l->atomics = 0;
+    l->atomics = l->idle = 0;
+    l->loops = 0;
     l->arrivals = 0;
     memset(l->barrier, 0, sizeof l->barrier);
     memset(l->shared, 0xff, l->shared_size);  /* what is read there before it is written is a fault, and not zero */
@@ -340,7 +342,7 @@ static void start_block(Launch *l) {
 }
 
 static void run_block(Launch *l) {
-    u32 order[MAX_THREADS / LANES], idle = 0;
+    u32 order[MAX_THREADS / LANES];
     start_block(l);
     while (!l->failed) {
         const u64 events = l->events;
@@ -353,20 +355,17 @@ static void run_block(Launch *l) {
         }
         any |= open_barriers(l);
         if (l->failed) return;
-        const Thread *spinning = NULL;
         for (u32 i = 0; i < l->n_threads; i++) {
             Thread *t = &l->threads[i];
             left |= t->state != DONE;
             if (t->state == PAUSED) {
                 paused = true;
-                spinning = t;
                 t->state = READY;
             }
         }
         if (!left) break;
-        idle = l->events == events ? idle + 1 : 0;
-        if (paused && idle >= IDLE_ROUNDS) fault_in(l, spinning, FAULT_DEADLOCK, WHY_SPINNING, (u64)LOOPS * idle, 0);
-        else if (!any && !paused) stuck(l);
+        l->idle = l->events == events ? l->idle + 1 : 0;
+        if (!any && !paused) stuck(l);
     }
     if (l->trace && !l->failed) trace_block(l);
 }
