@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from importlib.util import find_spec
+from pkgutil import iter_modules
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,10 +44,11 @@ class Argument(NamedTuple):
 
 @dataclass(eq=False)
 class Kernel:
-    """One kernel; `arguments` of the specialisation that made it, if any.
+    """One kernel.
 
-    name     unique, also the entry's name in PTX: tw_activation_map_gelu_float32
-    threads  of a block, one number or (x, y); blocks_per_sm: how many blocks a multiprocessor should hold at least
+    name        unique, also the entry's name in PTX: tw_activation_flat_gelu_float32
+    threads     of a block, one number or (x, y); blocks_per_sm: how many blocks a multiprocessor should hold at least
+    constants   that it was specialised by
     """
 
     name: str
@@ -56,6 +57,7 @@ class Kernel:
     threads: int | tuple[int, ...]
     blocks_per_sm: int | None = None
     needs: tuple[int, int] = (7, 5)  # the least compute capability
+    constants: tuple = ()
     _ptx: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
 
     @property
@@ -120,7 +122,7 @@ class Specialised:
     def __call__(self, *constants: Any) -> Kernel:
         if constants not in self._made:
             made = self._make(*constants)
-            made.name = _name(self._make.__module__, self._make.__name__, *constants)
+            made.name, made.constants = _name(self._make.__module__, self._make.__name__, *constants), constants
             self._made.setdefault(constants, made)
         return self._made[constants]
 
@@ -141,10 +143,11 @@ def specialise(*examples: tuple) -> Callable[[Callable[..., Kernel]], Specialise
 
 
 def declared() -> Iterator[Kernel]:
-    """Every kernel of kernels/*/cuda.py, and of arithmetic.py here; specialised ones by their examples."""
-    for name in (*(f"tilewright.kernels.{family}.cuda" for family in registry.families()), f"{__package__}.arithmetic"):
-        if find_spec(name) is None:
-            continue
+    """Every kernel of kernels/*/cuda*.py, and of arithmetic.py here; specialised ones by their examples."""
+    packages = [import_module(f"tilewright.kernels.{family}") for family in registry.families()]
+    names = [f"{package.__name__}.{m.name}" for package in packages for m in iter_modules(package.__path__)
+             if m.name.startswith("cuda")]
+    for name in (*names, f"{__package__}.arithmetic"):
         for value in vars(import_module(name)).values():
             if isinstance(value, Kernel) and value.function.__module__ == name:
                 yield value

@@ -232,6 +232,7 @@ def how(kernel: Kernel, c: Call) -> str:
         there = device_arrays.nbytes(c.inputs)
         back = sum(math.prod(shape) * dtype.itemsize for shape, dtype in c.outputs)
         c.note_copy(f"{there} bytes to the device, {back} back")
+        return f"{kernel.describe(c)}, on copies"
     said = kernel.describe(c)
     return f"emulated, {said}" if kernel.backend == "cuda" and device.emulated() else said
 
