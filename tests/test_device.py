@@ -309,6 +309,14 @@ with device.using(Fenced()):
     assert isinstance(y, np.ndarray) and np.allclose(y, tw.gelu(x, backend="numpy"), rtol=1e-6)
     assert np.array_equal(out[:, ::2], y.T) and np.isnan(out[:, 1::2]).all()
     assert tw.explain("gelu", x).kernel.backend != "cuda"
+    from tilewright.kernels.activation.cuda import flat
+    there = tw.to_device(np.zeros(1 << 15, np.float32))
+    try:  # more than a few parameters of the host do not go along with a launch
+        flat("relu", "float32").launch(1, np.zeros(1 << 15, np.float32), there._view, 0.0, 9)
+    except BackendUnavailable as error:
+        assert "is on the host" in str(error), error
+    else:
+        raise SystemExit("copied without being asked")
     print("fine")
 """
     path = str(Path(__file__).parent)

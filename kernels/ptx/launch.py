@@ -27,11 +27,13 @@ import numpy as np
 
 from tilewright.core import device, device_arrays, registry
 from tilewright.core.errors import BackendUnavailable
+from tilewright.core.on_device import is_on_device
 
 from . import cuda
 from .cache import cached, fingerprint
 
 MEMORY = ("r", "w", "rw")
+LENT = 1 << 16  # bytes of an array of the host, such as scales, that goes along with a launch as a copy
 NUMBERS = {"i32": np.int32, "u32": np.uint32, "i64": np.int64, "u64": np.uint64, "f32": np.float32, "f64": np.float64}
 
 
@@ -91,9 +93,14 @@ class Kernel:
         blocks = _three(grid)
         if 0 in blocks:
             return
+        here = device.current()
         values = [value if kind in MEMORY else NUMBERS[kind](value)
                   for (kind, _), value in zip(self.signature, args, strict=True)]
-        device.current().launch(self, blocks, values, reach, shared, device_arrays.stream_in_force())
+        if not here.emulated:
+            for value in values:
+                if isinstance(value, np.ndarray) and value.nbytes > LENT and not is_on_device(value):
+                    raise BackendUnavailable(f"{self.name}: an array {value.shape} is on the host; use tw.to_device")
+        here.launch(self, blocks, values, reach, shared, device_arrays.stream_in_force())
 
 
 def kernel(signature: str, *, threads: int | tuple[int, ...], blocks_per_sm: int | None = None,

@@ -3,7 +3,8 @@
     m = functions(np.float32)          m.exp, m.expm1, m.tanh ...: device functions, float32 arithmetic throughout
 
 Only instructions with one defined result are used, fused multiply-adds above all, so that what an emulator computes is
-what a device does; the approximate reciprocal is corrected until its error no longer shows. NaN passes through.
+what a device does. The one exception, the approximate reciprocal, is corrected until its error decides the last bit
+once in millions. NaN passes through.
 Constants are NumPy scalars: with Python's numbers all would become float64. The compiler fuses x * y + z wherever it
 stands; what must be rounded twice uses ptx.mul_rn.
 """
