@@ -19,13 +19,15 @@ __asm__(".text\n"
         "  popq %r15\n  popq %r14\n  popq %r13\n  popq %r12\n  popq %rbx\n  popq %rbp\n"
         "  ret\n"
         ".size emu_switch, .-emu_switch\n"
+        ".globl fibre_start\n"
+        ".hidden fibre_start\n"
         ".type fibre_start, @function\n"
         "fibre_start:\n"
         "  movq %r12, %rdi\n"
         "  callq *%r13\n"
         "  ud2\n"
         ".size fibre_start, .-fibre_start\n");
-void fibre_start(void);
+__attribute__((visibility("hidden"))) void fibre_start(void);
 
 void *emu_fibre(char *stack, unsigned long size, void (*run)(void *), void *argument) {
     uint64_t *top = (uint64_t *)((uintptr_t)(stack + size) & ~(uintptr_t)15);
@@ -61,13 +63,15 @@ __asm__(".text\n"
         "  add sp, sp, #160\n"
         "  ret\n"
         ".size emu_switch, .-emu_switch\n"
+        ".globl fibre_start\n"
+        ".hidden fibre_start\n"
         ".type fibre_start, %function\n"
         "fibre_start:\n"
         "  mov x0, x19\n"
         "  blr x20\n"
         "  brk #1\n"
         ".size fibre_start, .-fibre_start\n");
-void fibre_start(void);
+__attribute__((visibility("hidden"))) void fibre_start(void);
 
 void *emu_fibre(char *stack, unsigned long size, void (*run)(void *), void *argument) {
     uint64_t *top = (uint64_t *)((uintptr_t)(stack + size) & ~(uintptr_t)15) - 20;
