@@ -15,7 +15,7 @@ CALLS: dict[str, dict[str, Callable[..., Any]]] = {
     "matmul 16x16x16": {"numpy itself": lambda out: np.matmul(A, B, out=out)},
     "tanh 16x16": {"numpy itself": lambda out: np.tanh(A, out=out)},
 }
-for backend in tw.backends():
+for backend in (name for name in tw.backends() if name != "cuda"):  # whose arrays are not these
     CALLS["matmul 16x16x16"][backend] = lambda out, backend=backend: tw.matmul(A, B, out=out, backend=backend)
     CALLS["tanh 16x16"][backend] = lambda out, backend=backend: tw.tanh(A, out=out, backend=backend)
 EXPECTED = {"matmul 16x16x16": A.astype(np.float64) @ B, "tanh 16x16": np.tanh(A.astype(np.float64))}

@@ -43,7 +43,7 @@ def facts(threads: int) -> dict[str, Any]:
 @pytest.fixture
 def measure(benchmark: Any, facts: dict[str, Any]) -> Callable[..., None]:
     """measure(op, case, kernel): check the kernel on the case, then time it, in normal form and in a group."""
-    from tilewright.bench import Expectation, roof
+    from tilewright.bench import Expectation, comparison, roof
     from tilewright.bench.accuracy import poisoned
     from tilewright.core import dispatch, registry
 
@@ -51,18 +51,21 @@ def measure(benchmark: Any, facts: dict[str, Any]) -> Callable[..., None]:
         spec = registry.spec(op)
         expectation = Expectation(spec, case)
         call = expectation.fresh()
-        reason = dispatch.why_not(kernel, call)
+        with dispatch.transfers():
+            reason = dispatch.why_not(kernel, call)
         if reason is not None:
             pytest.skip(reason)
         accuracy = expectation.check(kernel)
         assert accuracy.wrong is None, accuracy.wrong
+        if comparison.untimed(kernel):
+            pytest.skip("emulated: checked, and not timed")
         outs = call.kernel_outs(poisoned(call))
         benchmark.group = group or f"{op} {case.label} {call.dtype}"
-        benchmark(kernel.run, call, outs)
+        benchmark(dispatch.run, kernel, call, outs)
         if benchmark.stats is not None:  # None with --benchmark-disable
             under, seconds = roof(spec, call), benchmark.stats.stats.median
             benchmark.extra_info |= facts | {
-                "kernel": dispatch.row_name(kernel), "how": kernel.describe(call), under.unit: under.rate(seconds),
+                "kernel": dispatch.row_name(kernel), "how": dispatch.how(kernel, call), under.unit: under.rate(seconds),
                 "of_peak": under.part(seconds), "error_of_bound": accuracy.of_bound, "error_ulp": accuracy.ulp,
                 "error_absolute": accuracy.absolute}
 

@@ -1,12 +1,14 @@
 """The conformance check: kernels of the table against the oracles of their operations, case by case.
 
 A result passes if every element is within the bound that the spec derives, if no byte outside it was written, if no
-input changed, and if 1, 2 and 3 threads give the same bits. test_conformance.py runs this for the instruction set of
-the process, and as a program (`python conformance.py FAMILY BACKEND ...`) for the others, each in its own process.
+input changed, and if 1, 2 and 3 threads give the same bits. CUDA's kernels run on a device if there is one, else on the
+emulator, whose threads take turns in three orders. test_conformance.py runs this for the instruction set of the
+process, and as a program (`python conformance.py FAMILY BACKEND ...`) for the others, each in its own process.
 """
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import math
 import os
@@ -16,19 +18,21 @@ import sysconfig
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from contextlib import contextmanager
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tilewright import ops
-from tilewright.core import capability, checking, dispatch, native, registry, sampling, threads
+from tilewright.core import capability, checking, device, dispatch, native, registry, sampling, threads
 
 POISON = 0xFF  # every byte of floats to be written: a NaN in all dtypes, and not the NaN that arithmetic makes
 INTEGER_POISON = 0x5A  # of integers, whose saturated results are bytes of 0x00, 0x7F, 0x80 and 0xFF
 GUARD = 128    # elements on both sides of it, more than any kernel writes at once
 THREADS = (1, 2, 3)
+MOST_EMULATED = 3e7  # operations and bytes of a case; larger ones are left out where a device is emulated
 SEED = int(os.environ.get("TILEWRIGHT_TEST_SEED", "0"))
 
 
@@ -38,6 +42,57 @@ def expected_backends() -> list[str]:
         return os.environ["TILEWRIGHT_EXPECT"].split()
     commands = (os.environ.get("CC"), sysconfig.get_config_var("CC"), "cc", "gcc", "clang")
     return ["numpy", "numba"] + ["c"] * any(shutil.which(command.split()[0]) for command in commands if command)
+
+
+def installed(package: str) -> bool:
+    """Whether a package could be imported."""
+    return importlib.util.find_spec(package) is not None
+
+
+def why_not(backend: str) -> str | None:
+    """Why a backend's kernels can be checked neither here nor, those of CUDA, on the emulator."""
+    if backend == "cuda" and capability.reasons()["cuda"] is not None and installed("numba_cuda"):
+        return None
+    return capability.reasons()[backend]
+
+
+def backends() -> list[str]:
+    """Those whose kernels can be checked."""
+    return [name for name in capability.BACKENDS if why_not(name) is None]
+
+
+@contextmanager
+def runnable(backend: str) -> Iterator[None]:
+    """Where a backend's kernels run: CUDA's on the device, which gets copies, or else on the emulator."""
+    if backend != "cuda":
+        yield
+    elif capability.reasons()["cuda"] is None:
+        with dispatch.transfers():
+            yield
+    else:
+        with device.using(emulated_device()):
+            yield
+
+
+@cache
+def emulated_device() -> Any:
+    """One for all tests: what it has compiled stays."""
+    return device.emulation()
+
+
+@contextmanager
+def order(backend: str, n: int) -> Iterator[None]:
+    """On n threads; the threads of an emulated device take turns in another order for each n."""
+    if backend == "cuda" and device.emulated():
+        here = device.current()
+        here.seed = n - 1
+        try:
+            yield
+        finally:
+            here.seed = 0
+    else:
+        with threads.threads(n):
+            yield
 
 
 class Guarded:
@@ -130,6 +185,12 @@ def samples(op: str, dtype: str) -> list[Sample]:
     return [sample(spec, case) for case in cases]
 
 
+def work(s: Sample) -> float:
+    """About what a case takes: operations and bytes."""
+    spec = registry.spec(s.call.op)
+    return spec.flops(s.call) + spec.nbytes(s.call)
+
+
 def guarded_copy(x: Any, layout: str) -> tuple[Any, list[Guarded]]:
     """An array, or a list of them, copied into guarded memory."""
     many = [x] if isinstance(x, np.ndarray) else list(x)
@@ -189,17 +250,17 @@ class Check:
         how = f"writing {layout}"
         if self.spec.mutates:
             inputs, guards = self._mutable(call.inputs, layout)
-            self.kernel.run(dataclasses.replace(call, inputs=inputs), ())
+            dispatch.run(self.kernel, dataclasses.replace(call, inputs=inputs), ())
         else:
             seen = call.kernel_outs([np.empty(shape, dtype) for shape, dtype in call.outputs])
             guards = [Guarded(out.shape, out.dtype, layout) for out in seen]
-            self.kernel.run(call, tuple(guard.array for guard in guards))
+            dispatch.run(self.kernel, call, tuple(guard.array for guard in guards))
         return self._collect(how, guards)
 
     def _threads(self, call: registry.Call) -> None:
         first = None
         for n in THREADS:
-            with threads.threads(n):
+            with order(self.kernel.backend, n):
                 results = self._run(call, "c")
             if first is None:
                 first = results
@@ -249,17 +310,26 @@ class Outcome:
     isa: str
     dtype: str
     ran: int = 0
+    left_out: int = 0
     refused: dict[str, int] = dataclasses.field(default_factory=dict)
     complaints: list[str] = dataclasses.field(default_factory=list)
 
 
 def conform(kernel: registry.Kernel, dtype: str) -> Outcome:
     """Check one kernel on every case of one dtype."""
+    with runnable(kernel.backend):
+        return _conform(kernel, dtype)
+
+
+def _conform(kernel: registry.Kernel, dtype: str) -> Outcome:
     isa = isa_of(kernel.backend, registry.spec(kernel.op).family)
     outcome = Outcome(kernel.op, dispatch.row_name(kernel), isa, dtype)
     refused: Counter[str] = Counter()
     for i, s in enumerate(samples(kernel.op, dtype)):
         reason = dispatch.why_not(kernel, s.call)
+        if reason is None and kernel.backend == "cuda" and device.emulated() and work(s) > MOST_EMULATED:
+            outcome.left_out += 1
+            continue
         if reason is not None:
             refused[reason] += 1
             continue
@@ -282,23 +352,25 @@ def isa_of(backend: str, family: str) -> str:
     if backend == "numba":
         from tilewright.kernels.vector import host
         return host.INT8_ISA if has_integer_isas(family) else host.ISA
+    if backend == "cuda":
+        return "emulated" if device.emulated() else "sm_{}{}".format(*device.current().cc)
     if backend != "c":
         return ""
     return native.int8_isa() if has_integer_isas(family) else native.isa()
 
 
-def rows(op: str, backends: Sequence[str] | None = None) -> Iterator[registry.Kernel]:
-    """Every kernel of an operation, steps of the ladder included, on the backends that can run here."""
-    for backend in backends if backends is not None else capability.backends():
+def rows(op: str, which: Sequence[str] | None = None) -> Iterator[registry.Kernel]:
+    """Every kernel of an operation, steps of the ladder included, on the backends whose kernels can be checked."""
+    for backend in which if which is not None else backends():
         yield from registry.variants(op, backend)
 
 
-def main(family: str, *backends: str) -> None:
+def main(family: str, *which: str) -> None:
     """Check one family on some backends; one line of JSON for each kernel and dtype."""
     for op, spec in registry.specs().items():
         if spec.family == family:
             for dtype in spec.dtypes:
-                for kernel in rows(op, backends):
+                for kernel in rows(op, which):
                     if dtype in kernel.dtypes:
                         print(json.dumps(dataclasses.asdict(conform(kernel, dtype))), flush=True)
 

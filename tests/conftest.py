@@ -40,7 +40,7 @@ def child_env() -> dict[str, str]:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print operation x backend and ISA: how many cases ran, and why there is no column for a backend."""
-    cells: dict[str, dict[str, np.ndarray]] = defaultdict(lambda: defaultdict(lambda: np.zeros(3, int)))
+    cells: dict[str, dict[str, np.ndarray]] = defaultdict(lambda: defaultdict(lambda: np.zeros(4, int)))
     for report in (r for reports in terminalreporter.stats.values() for r in reports):
         for name, value in getattr(report, "user_properties", ()):
             if name == "conformance" and report.when == "call":
@@ -52,16 +52,18 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     columns = [c for name in capability.BACKENDS for c in sorted(found) if c.partition("@")[0] == name]
     width = max(map(len, cells)) + 2
     write = terminalreporter.write_line
-    terminalreporter.section("conformance: cases that ran (-: no such kernel; -n: n refused; !n: n complaints)")
+    terminalreporter.section("conformance: cases that ran (-: no such kernel; -n: n refused; !n: n complaints; "
+                             "+n: n left out, too much to emulate)")
     write("".ljust(width) + "  ".join(c.rjust(8) for c in columns))
     order = list(registry.specs())
     for op, row in sorted(cells.items(), key=lambda item: order.index(item[0].partition(":")[0])):
         shown = []
         for column in columns:
-            ran, refused, wrong = row[column]
-            text = f"{ran}" + f" -{refused}" * bool(refused) + f" !{wrong}" * bool(wrong) if ran or refused else "-"
+            ran, refused, wrong, left = row[column]
+            text = f"{ran}" + f" -{refused}" * bool(refused) + f" !{wrong}" * bool(wrong) + f" +{left}" * bool(left)
+            text = text if ran or refused else "-"
             shown.append(text.rjust(max(8, len(column))))
         write(op.ljust(width) + "  ".join(shown))
     for name, reason in capability.reasons().items():
         if reason is not None:
-            write(f"unavailable: {name}: {reason}")
+            write(f"{'emulated' if f'{name}@emulated' in columns else 'unavailable'}: {name}: {reason}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import conformance
 import tilewright as tw
 from tilewright.core import native
 
@@ -52,9 +53,11 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_the_python_files_conform_and_are_compared(tree: Path) -> None:
-    rows = [b for b in ("numpy", "numba") if b in tw.backends()]
+    rows = [b for b in ("numpy", "numba") if b in tw.backends()] + ["cuda"] * (conformance.why_not("cuda") is None)
+    emulate = {"TILEWRIGHT_CUDA": "emulate"} if tw.backends()[-1] != "cuda" and "cuda" in rows else {}
+    path = {"PYTHONPATH": os.pathsep.join((str(tree), str(ROOT / "tests")))}
     done = subprocess.run([sys.executable, "-c", CHECK, *rows], capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": os.pathsep.join((str(tree), str(ROOT / "tests")))})
+                          env=os.environ | path | emulate)
     assert done.returncode == 0, done.stderr
 
 

@@ -227,3 +227,16 @@ def test_loading_between_forward_and_backward_raises():
     model.load_state_dict(nn.MLP([6, 4, 3], seed=1).state_dict())
     with pytest.raises(tw.errors.GradientError, match="modified in place"):
         loss.backward()
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_a_layer_of_another_dtype_than_its_input_has_gradients(activation):
+    rng = np.random.default_rng(0)
+    narrow, wide = tw.nn.Linear(3, 2, seed=0), tw.nn.Linear(3, 2, seed=0, dtype=np.float64)
+    wide.load_state_dict({name: value.astype(np.float64) for name, value in narrow.state_dict().items()})
+    x = rng.standard_normal((4, 3))
+    for layer in (narrow, wide):
+        tw.nn.Sequential(layer, {"relu": tw.nn.ReLU, "gelu": tw.nn.GELU}[activation]())(tw.Tensor(x)).sum().backward()
+    for mixed, p in zip(narrow.parameters(), wide.parameters(), strict=True):
+        assert mixed.grad.dtype == np.float32
+        np.testing.assert_allclose(mixed.grad, p.grad, rtol=1e-6, atol=1e-7)

@@ -37,17 +37,22 @@ def _prepare(op: str, inputs: tuple, attrs: dict) -> Call:
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ShapeError(f"{op}: logits {logits.shape} must be (rows, classes) "
                          f"and labels {labels.shape} one number a row")
-    wrong = (labels != ignore) & ((labels < 0) | (labels >= logits.shape[1]))
-    if wrong.any():
-        at = int(np.argmax(wrong))
-        raise ArgumentError(f"{op}: labels[{at}] is {int(labels[at])}; labels run from 0 to {logits.shape[1] - 1}, "
-                            f"or are {ignore} to be ignored")
+    if arrays.readable(labels):  # on a device a label out of range gives a loss, and gradients, of NaN
+        _check_labels(op, labels, logits.shape[1], ignore)
     loss_shape = labels.shape if full["reduction"] == "none" else ()
     if len(floats) == 2 and xs[0].shape != loss_shape:
         raise ShapeError(f"{op}: dloss {xs[0].shape} must have the shape {loss_shape} of the loss")
     full = {"reduction": full["reduction"], "ignore_index": ignore, "label_smoothing": smoothing}
     shape = loss_shape if len(floats) == 1 else logits.shape
     return Call(op, (*xs, labels), full, ((shape, logits.dtype),), copies=copies)
+
+
+def _check_labels(op: str, labels: np.ndarray, classes: int, ignore: int) -> None:
+    wrong = (labels != ignore) & ((labels < 0) | (labels >= classes))
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise ArgumentError(f"{op}: labels[{at}] is {int(labels[at])}; labels run from 0 to {classes - 1}, "
+                            f"or are {ignore} to be ignored")
 
 
 # ---- oracles and bounds

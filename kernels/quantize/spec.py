@@ -46,6 +46,8 @@ def scales(op: str, x: Any, name: str) -> np.ndarray:
     a = arrays.as_array(x, name)
     if a.dtype.kind not in "iuf" and arrays.name_of(a.dtype) not in HALVES:
         raise DTypeError(f"{op}: {name} must be a float, it is {a.dtype}")
+    if not arrays.readable(a):  # whatever it holds: that is for a kernel to find out
+        return arrays.normal(a, _FLOAT32, name, [])
     with np.errstate(over="ignore", under="ignore"):
         a = a.astype(np.float32)
     good = np.isfinite(a) & (a > 0)
@@ -62,6 +64,8 @@ def zero_points(op: str, x: Any, name: str, dtype: np.dtype) -> np.ndarray | Non
     a = arrays.as_array(x, name)
     if type(x) is not int and a.dtype.kind not in "iu" and arrays.name_of(a.dtype) not in SMALL:
         raise DTypeError(f"{op}: {name} must be an integer of dtype {dtype}, it is {a.dtype}")
+    if not arrays.readable(a):
+        return arrays.normal(a, np.dtype(np.int32), name, [])
     if a.dtype.kind not in "iuO":  # what is smaller than a byte; Python's integers of more than 64 bits are objects
         a = a.astype(np.int64)
     low, high = range_of(dtype)

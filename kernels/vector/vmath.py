@@ -1,4 +1,4 @@
-"""Mathematical functions on vectors, one formula for float32 and float64; coefficients from fit.py.
+"""Mathematical functions on vectors, one formula for float32 and float64.
 
 All take and give whole vectors, pass NaN on, and have no branches but selections. Largest error found, in ULP of
 either dtype:
@@ -10,24 +10,9 @@ for that. Without a fused multiply-add the reduction of exp is still exact, beca
 """
 from __future__ import annotations
 
+from .coefficients import ATANH32, ATANH64, EXP32, EXP64, EXP_HIGH, EXP_LOW, LN2_HI, LN2_LO, LOG2E
 from .host import HAS_FMA, inner
 from .simd import MAGIC, copysign, fabs, fma, horner, ldexp, pick, power2, select, vmax, vmin
-
-LOG2E = 1.4426950408889634
-LN2_HI = (0.693359375, 0.6931471803691238)  # ln 2 = HI + LO; n * HI is exact
-LN2_LO = (-2.1219444005469057e-4, 1.9082149292705877e-10)
-EXP_LOW = (-120.0, -800.0)  # x * e^x is 0 from here down
-EXP_HIGH = (89.0, 710.0)  # e^x is infinite from here up
-
-# e^r = 1 + r + r^2 EXP(r);  atanh(s) = s + s z ATANH(z), z = s^2
-EXP32 = (0.0001989198131, 0.001393454193, 0.008333310024, 0.04166645681, 0.1666666668, 0.5000000014)
-EXP64 = (2.0915442297780116e-09, 2.5106274733573296e-08, 2.75572718102198e-07, 2.755725283351691e-06,
-         2.4801587327007187e-05, 0.00019841269876864356, 0.0013888888888883327, 0.008333333333325544,
-         0.04166666666666667, 0.1666666666666667, 0.5)
-ATANH32 = (0.1161216461, 0.108532879, 0.14296179, 0.1999985317, 0.3333333366)
-ATANH64 = (0.07615631309714492, 0.03167055425885123, 0.04971012448277368, 0.05240199617182637, 0.05883998883620518,
-           0.06666588474569089, 0.07692310126902081, 0.09090909043002827, 0.11111111111665993, 0.1428571428571097,
-           0.20000000000000007, 0.3333333333333333)
 
 
 @inner

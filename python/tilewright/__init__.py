@@ -23,6 +23,7 @@ _HOMES = {
     "core.native": ("get_include", "get_library"),
     "core.packed": ("pack", "PackedMatrix"),
     "core.quantized": ("quantize_weight", "QuantizedMatrix"),
+    "core.device_arrays": ("DeviceArray", "to_device", "to_host", "stream"),
     "config": ("warmup", "show_config"),
     "explanation": ("explain",),
     "autograd": ("Tensor", "compile", "no_grad", "gradcheck"),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import ops
-from .core import capability, dispatch, registry
+from .core import capability, device, dispatch, registry
 from .core.dispatch import row_name
 from .core.registry import Call, Kernel
 
@@ -44,9 +44,9 @@ def explain(op: str, *args: Any, backend: str | None = None, **kwargs: Any) -> E
     bound = inspect.signature(getattr(ops, op)).bind(*args, **kwargs)
     bound.apply_defaults()
     attrs = {name: value for name, value in bound.arguments.items() if name not in ("out", "backend")}
-    call = spec.prepare(tuple(attrs.pop(name) for name in spec.inputs), attrs)
+    call = dispatch.prepared(op, tuple(attrs.pop(name) for name in spec.inputs), attrs, bound.arguments.get("out"))
     chosen = dispatch.select(call, backend)
-    how = chosen.describe(call)
+    how = dispatch.how(chosen, call)
     return Explanation(op, dispatch.shapes(call), chosen, how, tuple(call.copies),
                        tuple(_rejected(call, chosen, backend or dispatch.active())))
 
@@ -67,6 +67,8 @@ def _rejected(call: Call, chosen: Kernel, asked: str | None) -> list[tuple[str, 
 
 def _why_later(row: Kernel, chosen: Kernel, asked: str | None) -> str:
     """Why a row that could run the call is not the one that does."""
+    if row.backend == "cuda" and device.emulated():
+        return "emulated, runs only when asked for by name"
     if row.variant:
         return "a step of the ladder, runs only when asked for by name"
     return f"{row_name(chosen)} {'comes first' if asked in (None, 'auto') else 'was asked for'}"

@@ -67,7 +67,7 @@ def compile(step: Callable[..., Any]) -> Callable[..., Any]:  # noqa: A001  the 
 
 def _form(x: Any) -> Any:
     """What must be the same for a program to be used again."""
-    if isinstance(x, np.ndarray) or (isinstance(x, Tensor) and not x.requires_grad):
+    if isinstance(x, np.ndarray) or (isinstance(x, Tensor) and type(x.data) is np.ndarray and not x.requires_grad):
         return type(x), x.shape, x.dtype
     if x is None or isinstance(x, (int, float, str)):
         return type(x), x

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core.device_arrays import DeviceArray
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
@@ -93,7 +95,8 @@ def _pow_base_gradient(dy: Any, a: Any, b: Any, y: Any) -> Any:
 
 
 RULES: dict[str, Rule] = {
-    "add": Rule(np.add, (lambda dy, a, b, y: dy, lambda dy, a, b, y: dy), ("", "")),
+    "add": Rule(lambda a, b: a + b if type(a) is DeviceArray else np.add(a, b),
+                (lambda dy, a, b, y: dy, lambda dy, a, b, y: dy), ("", "")),
     "subtract": Rule(np.subtract, (lambda dy, a, b, y: dy, lambda dy, a, b, y: -dy), ("", "")),
     "multiply": Rule(np.multiply, (lambda dy, a, b, y: dy * b, lambda dy, a, b, y: dy * a), ("b", "a")),
     "divide": Rule(np.true_divide, (lambda dy, a, b, y: dy / b, lambda dy, a, b, y: -dy * y / b), ("b", "by")),

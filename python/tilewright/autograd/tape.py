@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..core.device_arrays import DeviceArray
 from ..core.errors import GradientError
 from ..core.replay import recorded
 from . import buffers
@@ -130,7 +131,7 @@ def backward(root: Node, gradient: np.ndarray, retain_graph: bool) -> None:
             node.saved = None
         if dy is None:  # no gradient flowed into this node
             continue
-        if type(dy) is not np.ndarray:  # NumPy turns results without dimensions into scalars
+        if not is_array(dy):  # NumPy turns results without dimensions into scalars
             dy = np.asarray(dy)
         parents = node.parents
         for parent, g in zip(parents, node.backward(dy, saved, parents), strict=True):
@@ -142,6 +143,11 @@ def backward(root: Node, gradient: np.ndarray, retain_graph: bool) -> None:
             else:
                 accumulate(parent, g, dy)
     buffers.end_pass()
+
+
+def is_array(x: Any) -> bool:
+    """Whether x is what a tensor holds: an ndarray, or an array on a device."""
+    return type(x) is np.ndarray or isinstance(x, DeviceArray)
 
 
 def _add(total: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
@@ -158,6 +164,9 @@ def _sum(a: Any, b: Any) -> Any:
 
 def accumulate(leaf: Leaf, g: Any, dy: Any = None) -> None:
     """Add to a leaf's gradient. The first one is kept without a copy, unless someone else may hold its memory."""
+    if isinstance(g, DeviceArray):
+        leaf.grad = (g.copy() if g is dy else g) if leaf.grad is None else leaf.grad + g  # type: ignore[assignment]
+        return
     if type(g) is not np.ndarray:
         g = np.array(g)
     elif g is dy or g.base is not None:

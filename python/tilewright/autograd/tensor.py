@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.device_arrays import DeviceArray, full_like, to_host
 from ..core.errors import DTypeError, GradientError, ShapeError
 from ..core.packed import PackedMatrix
 from . import table, tape
@@ -25,9 +26,9 @@ def is_float(dtype: np.dtype) -> bool:
 class Tensor(Arithmetic):
     """An array that records what is computed from it, so that `backward` finds the derivatives.
 
-    Tensor(data, *, requires_grad=False, dtype=None): `data` is anything NumPy takes; an ndarray is not copied and keeps
-    its dtype. Arithmetic broadcasts and promotes as NumPy does; all public operations (`tw.linear`, `tw.softmax`, ...)
-    accept tensors and return them.
+    Tensor(data, *, requires_grad=False, dtype=None): `data` is anything NumPy takes, or an array on a CUDA device,
+    which stays there; an ndarray is not copied and keeps its dtype. Arithmetic broadcasts and promotes as NumPy does;
+    all public operations (`tw.linear`, `tw.softmax`, ...) accept tensors and return them.
 
     data            the ndarray; what is written straight into it is not seen by the tape
     grad            None, or the gradient as an ndarray of the same shape and dtype: of leaves only, added up by every
@@ -96,12 +97,12 @@ class Tensor(Arithmetic):
         return self.transpose()
 
     def numpy(self) -> np.ndarray:
-        """The ndarray itself, off the tape; shares memory."""
-        return self.data
+        """The ndarray itself, off the tape; shares memory. Of a tensor on a device, a copy on the host."""
+        return to_host(self.data)
 
     def item(self) -> Any:
         """The only element as a Python number."""
-        return self.data.item()
+        return to_host(self.data).item()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.array(self.data, dtype, copy=copy)
@@ -110,16 +111,16 @@ class Tensor(Arithmetic):
         return len(self.data)
 
     def __float__(self) -> float:
-        return float(self.data.item())
+        return float(self.item())
 
     def __int__(self) -> int:
-        return int(self.data.item())
+        return int(self.item())
 
     def __bool__(self) -> bool:
-        return bool(self.data.item())
+        return bool(self.item())
 
     def __repr__(self) -> str:
-        text = np.array2string(self.data, separator=", ", prefix="Tensor(")
+        text = np.array2string(self.numpy(), separator=", ", prefix="Tensor(")
         made = f", from {self._node.name}" if self._node else ", requires_grad=True" if self.requires_grad else ""
         return f"Tensor({text}, {self.data.dtype}{made})"
 
@@ -139,9 +140,9 @@ class Tensor(Arithmetic):
             if data.size != 1:
                 raise GradientError(f"backward: a tensor of shape {data.shape} needs a gradient of that shape; "
                                     f"reduce it to one number first, or pass gradient=")
-            gradient = _one(data.dtype) if data.ndim == 0 else np.ones(data.shape, data.dtype)
+            gradient = _one(data.dtype) if type(data) is np.ndarray and data.ndim == 0 else full_like(data, 1)
         else:
-            gradient = np.asarray(gradient, data.dtype)
+            gradient = gradient if isinstance(data, DeviceArray) else np.asarray(gradient, data.dtype)
             if gradient.shape != data.shape:
                 raise ShapeError(f"backward: the gradient has shape {gradient.shape}, the tensor {data.shape}")
         if self._node is None:
@@ -192,7 +193,7 @@ def _one(dtype: np.dtype) -> np.ndarray:
 def made(data: Any) -> Tensor:
     """The tensor of a result, not on the tape yet."""
     t = _new(Tensor)
-    t.data = data if type(data) is np.ndarray else np.asarray(data)
+    t.data = data if tape.is_array(data) else np.asarray(data)
     t.grad = None
     t._node = None
     t._version = Version()

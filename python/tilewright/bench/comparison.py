@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core import capability, dispatch, registry, threads
+from ..core import capability, device, dispatch, registry, threads
 from ..core.registry import Case, Kernel, Spec
 from .accuracy import Accuracy, Expectation, poisoned
 from .host import machine
@@ -35,13 +35,18 @@ class Result:
     kernel: str  # "c", "c:naive", ...
     how: str
     accuracy: Accuracy
-    seconds: float | None  # median over the turns; None where the result was wrong
+    seconds: float | None  # median over the turns; None where the result was wrong, and for what is emulated
     spread: float | None  # distance of the quartiles, relative to the median
     unit: str  # "GFLOP/s" | "GOP/s" | "GB/s"
     rate: float | None
     of_peak: float | None  # part of the measured peak that is the kernel's roof
     ratio: float | None  # NumPy's time divided by this one: above 1 is faster than NumPy
     part_of: str = ""  # the fused operation and its case, where this is one of the calls it stands for
+
+    @property
+    def emulated(self) -> bool:
+        """Whether the kernel was checked on the emulator, which gives no time."""
+        return self.how.startswith("emulated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,7 @@ def compare(ops: Sequence[str] = (), *, size: str | Sequence[str] = "medium",
     []
     """
     start = time.perf_counter()
-    with one_number_of_threads(threads):
+    with one_number_of_threads(threads), dispatch.transfers():
         found = Comparison(machine(), threads)
         work = cases(ops, (size,) if isinstance(size, str) else size, (dtype,) if isinstance(dtype, str) else dtype)
         for done, (spec, size_, dtype_, case) in enumerate(work):
@@ -147,7 +152,7 @@ def _one(found: Comparison, spec: Spec, size: str, dtype: str, case: Case, ladde
         begin = time.perf_counter()
         checked.append((kernel, _checked(expectation, kernel)))
         found.first_calls += time.perf_counter() - begin
-    right = [kernel for kernel, accuracy in checked if accuracy.wrong is None]
+    right = [kernel for kernel, accuracy in checked if accuracy.wrong is None and not untimed(kernel)]
     turns = interleaved([_runner(expectation, kernel) for kernel in right], settle=SETTLE if found.threads > 1 else 0.0)
     times = dict(zip(map(dispatch.row_name, right), turns, strict=True))
     under = roof(spec, expectation.fresh())
@@ -157,9 +162,15 @@ def _one(found: Comparison, spec: Spec, size: str, dtype: str, case: Case, ladde
         mine = times.get(name)
         seconds = median(mine) if mine else None
         found.results.append(Result(
-            spec.name, case.label, size, dtype, name, kernel.describe(expectation.fresh()) if seconds else "",
-            accuracy, seconds, _spread(mine) if mine else None, under.unit, under.rate(seconds) if seconds else None,
+            spec.name, case.label, size, dtype, name,
+            dispatch.how(kernel, expectation.fresh()) if seconds or untimed(kernel) else "", accuracy, seconds,
+            _spread(mine) if mine else None, under.unit, under.rate(seconds) if seconds else None,
             under.part(seconds) if seconds else None, baseline / seconds if baseline and seconds else None, part_of))
+
+
+def untimed(kernel: Kernel) -> bool:
+    """Whether a kernel is checked only: an emulated one's time says nothing about a device."""
+    return kernel.backend == "cuda" and device.emulated()
 
 
 def _checked(expectation: Expectation, kernel: Kernel) -> Accuracy:
@@ -173,7 +184,7 @@ def _runner(expectation: Expectation, kernel: Kernel) -> Callable[[], object]:
     """The kernel on a prepared call with outputs of its own; operations in place go on with their own copies."""
     call = expectation.fresh()
     outs = call.kernel_outs(poisoned(call))
-    return lambda: kernel.run(call, outs)
+    return lambda: dispatch.run(kernel, call, outs)
 
 
 def _spread(times: list[float]) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from ..core import capability, native, threads
 from ..core.tuning import cpu_name
 
-PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "cffi", "ml_dtypes", "threadpoolctl")
+PACKAGES = ("numpy", "scipy", "numba", "llvmlite", "cffi", "ml_dtypes", "threadpoolctl", "numba-cuda")
 
 
 def machine() -> dict[str, Any]:
@@ -23,7 +23,7 @@ def machine() -> dict[str, Any]:
         "isa": native.isa(), "isas": native.isas(), "int8_isa": native.int8_isa(), "int8_isas": native.int8_isas(),
         "tuned": native.tuned, "threads": threads.get_num_threads(),
         "tilewright": __version__, "python": platform.python_version(), "versions": versions(), "blas": blas(),
-        "backends": capability.reasons(),
+        "backends": capability.reasons(), "manners": {name: capability.manner(name) for name in capability.BACKENDS},
     }
 
 

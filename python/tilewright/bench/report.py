@@ -99,6 +99,8 @@ def _cell(r: Result | None) -> str:
         return "-"
     if r.accuracy.wrong:
         return "wrong"
+    if r.emulated:
+        return f"emulated, {r.accuracy}"
     against = "" if r.kernel == BASELINE or r.ratio is None else f", **{ratio_text(r.ratio)}**"
     return f"{time_text(r.seconds)}{against}, {part_text(r.of_peak)}, {r.accuracy}"
 

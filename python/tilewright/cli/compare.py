@@ -70,7 +70,7 @@ def table(found: Comparison) -> Table:
         for i, r in enumerate(rows):
             style = "red" if r.accuracy.wrong else "dim" if r.kernel == "numpy" else ""
             error = ("WRONG", "") if r.accuracy.wrong else (str(r.accuracy), f"{r.accuracy.of_bound:.0%}")
-            t.add_row(heading if i == 0 else "", r.kernel, report.time_text(r.seconds),
+            t.add_row(heading if i == 0 else "", r.kernel, "emulated" if r.emulated else report.time_text(r.seconds),
                       report.rate_text(r.rate, r.unit), report.ratio_text(r.ratio), report.part_text(r.of_peak),
                       *error, style=style)
     return t

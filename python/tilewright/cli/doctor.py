@@ -10,7 +10,8 @@ from pathlib import Path
 
 import typer
 
-VARIABLES = tuple(f"TILEWRIGHT_{name}" for name in ("BACKEND", "ISA", "NUM_THREADS", "VERBOSE", "CACHE_DIR"))
+VARIABLES = tuple(f"TILEWRIGHT_{name}" for name in ("BACKEND", "ISA", "NUM_THREADS", "VERBOSE", "CACHE_DIR",
+                                                    "CUDA"))
 OLDEST_NUMBA = (0, 62)
 REBUILD = "pip install --force-reinstall --no-deps .   (in a checkout: pip install -e .)"
 SELF_TEST = {"matmul": "float32", "matmul_integer": "uint8", "gelu": "float32"}
@@ -72,7 +73,14 @@ def environment() -> Iterator[Finding]:
             known = ", ".join(VARIABLES)
             yield Finding("note", f"{name} is set, but means nothing", f"unset {name}   (there are: {known})")
     from ..core.capability import BACKENDS
+    from ..core.device import emulated
+    from ..core.errors import ArgumentError
 
+    try:
+        emulated()
+    except ArgumentError as error:
+        yield Finding("wrong", str(error), "unset TILEWRIGHT_CUDA")
+        return
     backend = os.environ.get("TILEWRIGHT_BACKEND", "").partition(":")[0]
     if backend and backend not in (*BACKENDS, "auto"):
         known = ", ".join(BACKENDS)
@@ -141,11 +149,13 @@ def self_test() -> Iterator[Finding]:
         expectation = Expectation(spec, next(iter(spec.bench(rng, dtype, "small"))))
         for backend in capability.backends():
             kernel = registry.kernels(spec.family, backend).get((op, ""))
-            reason = "no kernel" if kernel is None else dispatch.why_not(kernel, expectation.fresh())
+            with dispatch.transfers():
+                reason = "no kernel" if kernel is None else dispatch.why_not(kernel, expectation.fresh())
             if kernel is None or reason is not None:
                 yield Finding("wrong", f"{op} on {backend}: {reason}", REBUILD)
                 continue
-            accuracy = expectation.check(kernel)
+            with dispatch.transfers():
+                accuracy = expectation.check(kernel)
             error = f"{accuracy.of_bound:.0%} of its error bound" if accuracy.absolute else "exact"
             yield (Finding("wrong", f"{op} on {backend} computes nonsense: {accuracy.wrong}", REBUILD) if accuracy.wrong
                    else Finding("ok", f"{op} on {backend}: {error}"))
@@ -247,7 +257,11 @@ def fork() -> Iterator[Finding]:
 
 def cuda() -> Iterator[Finding]:
     """Why there is no CUDA here; nothing needs it."""
-    from ..core.capability import BACKENDS
+    from ..core import device
+    from ..core.capability import BACKENDS, manner
 
     reason = BACKENDS["cuda"].probe()
-    yield Finding("ok", f"no CUDA backend: {reason}; nothing needs it" if reason else "CUDA backend")
+    if reason:
+        yield Finding("ok", f"no CUDA backend, which nothing needs: {reason}")
+    else:
+        yield Finding("ok", f"CUDA backend {manner('cuda') if device.emulated() else f'on {device.current().name}'}")

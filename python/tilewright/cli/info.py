@@ -39,7 +39,7 @@ def lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("blas", facts["blas"]),
     ]
     backends = facts["backends"].items()
-    return rows + [(name, f"not here: {reason}" if reason else "available") for name, reason in backends]
+    return rows + [(name, f"not here: {reason}" if reason else facts["manners"][name]) for name, reason in backends]
 
 
 def _tuning(tuned: dict[str, float] | None) -> str:

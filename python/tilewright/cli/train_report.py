@@ -68,7 +68,9 @@ def summary(run: Run) -> str:
     rows, predicted = run.rows, run.predict(run.rows.x_test)
     right = int(np.count_nonzero(predicted == rows.y_test))
     lines = [f"test accuracy    {right / len(predicted):.2%} ({right} of {len(predicted)} rows)"]
-    if run.step_seconds:
+    if run.emulated:
+        lines.append("time per step    none: emulated")
+    elif run.step_seconds:
         median = statistics.median(run.step_seconds)
         steps, batch = len(run.step_seconds), run.options.batch
         lines += [f"time per step    {median * 1e6:.0f} us (median of {steps} steps of {batch} rows)",

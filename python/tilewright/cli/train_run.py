@@ -16,6 +16,7 @@ import numpy as np
 
 from .. import data, nn, optim
 from ..autograd import Tensor, compile, no_grad
+from ..core import device, dispatch
 from ..core.dispatch import use_backend
 from ..core.errors import ArgumentError, DataError, TilewrightError
 from .train_data import TrainData
@@ -90,6 +91,7 @@ class Run:
         self.step_seconds: list[float] = []
         self._update = compile(self._update)  # type: ignore[method-assign]
         self.interrupted = False
+        self.emulated = False  # whether the steps ran on an emulated device, whose time says nothing
 
     def _schedule(self, total: int) -> optim.Schedule | None:
         """Per batch. step: a tenth after each third; exponential: to a hundredth; cosine: after 5% of warm-up, to 0."""
@@ -104,6 +106,7 @@ class Run:
     def train(self, after_step: Callable[[Run], None], after_epoch: Callable[[Run], None]) -> None:
         """Train until all epochs are done, or until `interrupted` is set, which is looked at after every step."""
         with self._backend():
+            self.emulated = (dispatch.active() or "").startswith("cuda") and device.emulated()
             while self.batches.epoch < self.options.epochs and not self.interrupted:
                 for x, y in self.batches:
                     self._step(x, y)

@@ -12,9 +12,9 @@ SHOWN = 5  # of the functions that took longest
 
 def warmup(
     dtype: Annotated[str, typer.Option(help="float32, float64, float16, bfloat16; several with commas.")] = "float32",
-    backend: Annotated[str, typer.Option(help="Only numba has anything to compile.")] = "numba",
+    backend: Annotated[str, typer.Option(help="numba or cuda; the others have nothing to compile.")] = "numba",
 ) -> None:
-    """Compile every Numba kernel and door, and keep them on disk, so that no call has to wait for that later."""
+    """Compile every kernel of Numba, and its door, or of CUDA, and keep it on disk, so that no call waits for that."""
     from rich.console import Console
 
     from .. import config

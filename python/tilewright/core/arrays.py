@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .errors import AliasError, ArgumentError, DTypeError, ShapeError
+from .on_device import OnDevice, is_on_device
 
 
 @cache
@@ -19,10 +20,10 @@ def name_of(dtype: np.dtype) -> str:
 
 def as_array(x: Any, name: str) -> np.ndarray:
     """An ndarray over the caller's memory, if possible: NumPy, DLPack, the buffer protocol, else a list or number."""
-    if type(x) is np.ndarray:
+    if type(x) is np.ndarray or isinstance(x, OnDevice):
         return x
     if hasattr(x, "__cuda_array_interface__"):
-        raise DTypeError(f"{name} lives on a CUDA device; copy it to the host first, or call with backend='cuda'")
+        raise DTypeError(f"{name} lives on a CUDA device; tw.to_host(x) copies it to the host")
     if not isinstance(x, np.ndarray) and not hasattr(x, "__array__") and hasattr(x, "__dlpack__"):
         return np.from_dlpack(x)
     try:
@@ -35,6 +36,8 @@ def normal(x: np.ndarray, dtype: np.dtype, name: str, copies: list[str]) -> np.n
     """`x` as `dtype`, native and aligned; what that copies is appended to `copies`."""
     if x.dtype == dtype and x.dtype.isnative and x.flags.aligned:
         return x
+    if is_on_device(x):
+        raise DTypeError(f"{name} {shape_of(x)} on a CUDA device is {x.dtype}; it has to be {dtype}, aligned, as it is")
     why = f"{x.dtype} to {dtype}" if x.dtype.newbyteorder("=") != dtype else "byte order or alignment"
     copies.append(f"{name} {shape_of(x)}: {why}")
     return x.astype(dtype.newbyteorder("="))
@@ -92,6 +95,18 @@ def on_a_line(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return memory[start:start + size].view(dtype).reshape(shape)
 
 
+def address(x: np.ndarray) -> int:
+    """Of the first element, which with negative strides is not the lowest."""
+    return x.__array_interface__["data"][0]
+
+
+def extent(x: np.ndarray) -> tuple[int, int]:
+    """The addresses that an array with elements lies between, lowest byte and first one after."""
+    reach = [(n - 1) * stride for n, stride in zip(x.shape, x.strides, strict=True)]
+    start = address(x)
+    return start + sum(r for r in reach if r < 0), start + sum(r for r in reach if r > 0) + x.itemsize
+
+
 def shape_of(x: Any) -> str:
     """A shape as users write it: (3, 4)."""
     return str(tuple(x.shape))
@@ -116,10 +131,15 @@ def overlaps(a: np.ndarray, b: np.ndarray) -> bool:
         return True
 
 
+def readable(x: np.ndarray) -> bool:
+    """Whether the host can look at the elements, to check labels say; on a device a kernel has to cope with any."""
+    return not is_on_device(x)
+
+
 def same_view(a: np.ndarray, b: np.ndarray) -> bool:
     """Whether two arrays are the same elements in the same places."""
     return (a.shape == b.shape and a.strides == b.strides and a.dtype == b.dtype
-            and a.__array_interface__["data"][0] == b.__array_interface__["data"][0])
+            and address(a) == address(b))
 
 
 def check_out(op: str, out: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -1,13 +1,14 @@
 """Which backends there are, in the order in which `auto` prefers them, and whether each can run here."""
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from . import native
+from . import device, native
+from .errors import BackendUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,14 @@ def _probe_numba() -> str | None:
 
 
 def _probe_cuda() -> str | None:
-    try:
-        ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "no NVIDIA driver (libcuda.so.1 was not found)"
-    return "this version has no CUDA kernels"
+    missing: list[str] = []
+    if device.chosen() is not None:
+        return None
+    if importlib.util.find_spec("numba_cuda") is None:
+        missing.append("numba-cuda is not installed: pip install 'tilewright[cuda]'")
+    if not device.emulated():
+        missing += device.missing()
+    return "; ".join(missing) or None
 
 
 BACKENDS: dict[str, Backend] = {b.name: b for b in (
@@ -43,6 +47,29 @@ BACKENDS: dict[str, Backend] = {b.name: b for b in (
     Backend("numpy", "numpy_ref", "NumPy and SciPy, the reference", lambda: None),
     Backend("cuda", "cuda", "numba.cuda", _probe_cuda),
 )}
+
+
+_found: dict[tuple[str, Any], str | None] = {}
+
+
+def unavailable(backend: str) -> str | None:
+    """Why a backend cannot run here (None: it can); probed once, or once for each device."""
+    key = backend, device.chosen()
+    if key not in _found:
+        _found[key] = BACKENDS[backend].probe()
+    return _found[key]
+
+
+def require(backend: str) -> None:
+    """Raise BackendUnavailable, with the reason, where a backend cannot run here."""
+    reason = unavailable(backend)
+    if reason is not None:
+        raise BackendUnavailable(f"backend {backend!r} cannot run here: {reason}")
+
+
+def manner(backend: str) -> str:
+    """How a backend that can run here runs."""
+    return device.current().name if backend == "cuda" and device.emulated() else "available"
 
 
 def reasons() -> dict[str, str | None]:

@@ -2,20 +2,25 @@
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from . import arrays, capability, native, registry
+from . import arrays, capability, device, device_arrays, native, registry
+from .capability import require, unavailable
 from .errors import AliasError, ArgumentError, BackendUnavailable
 from .registry import Call, Kernel
 
 # `use_backend` blocks, innermost last
 _entered: ContextVar[tuple[Any, ...]] = ContextVar("tilewright_backend", default=())
+_transfer: ContextVar[bool] = ContextVar("tilewright_transfer", default=False)  # of the innermost of them
 
 
 def parse(name: str) -> tuple[str, str]:
@@ -47,7 +52,8 @@ def active() -> str | None:
 class use_backend:
     """Use one backend for all calls in a `with` block (of this thread or task) that name none.
 
-    Raises ArgumentError for an unknown name and BackendUnavailable, with the reason, for one that cannot run here.
+    transfer: of "cuda": takes NumPy arrays too, which every call copies to the device and back. Raises ArgumentError
+    for an unknown name and BackendUnavailable, with the reason, for one that cannot run here.
 
     >>> import numpy as np, tilewright as tw
     >>> with tw.use_backend("numpy"):
@@ -55,20 +61,35 @@ class use_backend:
     array([0., 2.])
     """
 
-    __slots__ = ("name",)
+    __slots__ = ("name", "transfer", "_tokens")
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, *, transfer: bool = False):
         backend, _ = parse(name)
         if backend != "auto":
             require(backend)
-        self.name = name
+        if transfer and backend != "cuda":
+            raise ArgumentError(f"use_backend: transfer=True is of 'cuda', not {name!r}, which runs on the host")
+        self.name, self.transfer = name, transfer
+        self._tokens: list[Any] = []
 
     def __enter__(self) -> use_backend:
         enter(self.name)
+        self._tokens.append(_transfer.set(self.transfer))
         return self
 
     def __exit__(self, *exc: object) -> None:
+        _transfer.reset(self._tokens.pop())
         leave()
+
+
+@contextmanager
+def transfers() -> Iterator[None]:
+    """Let NumPy arrays onto a device, as use_backend(..., transfer=True) does, whichever backend is in force."""
+    token = _transfer.set(True)
+    try:
+        yield
+    finally:
+        _transfer.reset(token)
 
 
 def enter(name: Any) -> None:
@@ -84,23 +105,6 @@ def recording() -> Any:
     """The recording that is in force as a backend (core/replay.py), or None."""
     entered = _entered.get()
     return entered[-1] if entered and hasattr(entered[-1], "through_door") else None
-
-
-_available: dict[str, str | None] = {}
-
-
-def unavailable(backend: str) -> str | None:
-    """Why a backend cannot run here (None: it can); probed once."""
-    if backend not in _available:
-        _available[backend] = capability.BACKENDS[backend].probe()
-    return _available[backend]
-
-
-def require(backend: str) -> None:
-    """Raise BackendUnavailable, with the reason, where a backend cannot run here."""
-    reason = unavailable(backend)
-    if reason is not None:
-        raise BackendUnavailable(f"backend {backend!r} cannot run here: {reason}")
 
 
 def door(backend: str | None) -> Any:
@@ -130,15 +134,28 @@ def why_not(kernel: Kernel, call: Call) -> str | None:
     reason = unavailable(kernel.backend)
     if reason is None and arrays.name_of(call.dtype) not in kernel.dtypes:
         reason = f"{call.dtype} is not among its dtypes ({', '.join(kernel.dtypes)})"
-    return reason or kernel.supports(call)
+    return reason or _out_of_reach(kernel, call) or kernel.supports(call)
+
+
+def _out_of_reach(kernel: Kernel, call: Call) -> str | None:
+    """Why a kernel cannot get at a call's arrays where they are."""
+    if call.place is not None:
+        return None if kernel.backend == "cuda" else "its arrays are on a CUDA device; tw.to_host(x) copies one back"
+    if kernel.backend != "cuda" or device.emulated() or _transfer.get():
+        return None
+    return ("its arrays are on the host; tw.to_device copies one to the device, and "
+            "tw.use_backend('cuda', transfer=True) those of every call there and back")
 
 
 def select(call: Call, backend: str | None = None) -> Kernel:
     """The kernel for a call: the one named, else the first in the order of `capability.BACKENDS` that can run it.
 
-    That order is the measured one: on every machine tried the C kernels lead Numba's, and those lead NumPy's.
+    That order is the measured one: on every machine tried the C kernels lead Numba's, and those lead NumPy's. Arrays on
+    a device are computed there.
     """
     name, variant = parse(backend or active() or "auto")
+    if name == "auto" and call.place is not None:
+        name = "cuda"
     family = registry.spec(call.op).family
     if name != "auto":
         require(name)
@@ -153,7 +170,9 @@ def select(call: Call, backend: str | None = None) -> Kernel:
         return kernel
     reasons = []
     for name in capability.BACKENDS:
-        if (reason := unavailable(name)) is None:
+        if name == "cuda" and device.emulated():
+            reason = "emulated: it runs only when asked for by name"
+        elif (reason := unavailable(name)) is None:
             kernel = registry.kernels(family, name).get((call.op, ""))
             reason = "no kernel of this operation" if kernel is None else why_not(kernel, call)
             if kernel is not None and reason is None:
@@ -173,30 +192,79 @@ def call(op: str, inputs: tuple, attrs: dict[str, Any], out: Any = None, backend
             return takes_over(x, op, inputs, attrs, out, backend)
     if backend is None and (record := recording()) is not None:
         return record.call(op, inputs, attrs, out)
-    spec = registry.spec(op)
-    c = spec.prepare(inputs, attrs)
-    if c.op != op:  # linear with a quantized matrix is another operation
-        spec = registry.spec(c.op)
+    c = prepared(op, inputs, attrs, out)
     kernel = select(c, backend)
     if _verbose:
-        print(f"tilewright: {op}({shapes(c)}) on {row_name(kernel)}: {kernel.describe(c)}", file=sys.stderr)
+        print(f"tilewright: {op}({shapes(c)}) on {row_name(kernel)}: {how(kernel, c)}", file=sys.stderr)
+    if c.place is not None:
+        return _on_device(c, kernel, out)
     if not c.outputs:
-        return kernel.run(c, ())
+        return run(kernel, c, ())
     if out is not None:
-        _into(c, kernel, spec, outs := _outs(c, out))
+        _into(c, kernel, outs := _outs(c, out))
         return outs if len(outs) > 1 else out
     outs = tuple(np.empty(shape, dtype) for shape, dtype in c.outputs)
-    kernel.run(c, c.kernel_outs(outs))
+    run(kernel, c, c.kernel_outs(outs))
     results = tuple(out if out.ndim else out[()] for out in outs)  # NumPy's scalars for those without axes
     return results if len(results) > 1 else results[0]
 
 
-def _outs(c: Call, out: Any) -> tuple[np.ndarray, ...]:
-    """The caller's arrays, checked; of several results, those that are None are made here."""
+def prepared(op: str, inputs: tuple, attrs: dict[str, Any], out: Any = None) -> Call:
+    """A public call in normal form, wherever its arrays are; linear with a quantized matrix is another operation."""
+    place = device_arrays.place_of(inputs, out)
+    if place is not None:
+        inputs = tuple(place.enter(x, op) for x in inputs)
+    c = registry.spec(op).prepare(inputs, attrs)
+    c.place = place
+    return c
+
+
+def run(kernel: Kernel, c: Call, outs: tuple[np.ndarray, ...]) -> Any:
+    """Run a kernel on a call with arrays of the host; one of a device on copies of them."""
+    if _lends(kernel, c):
+        return device_arrays.lend(kernel, c, registry.spec(c.op).mutates, outs)
+    return kernel.run(c, outs)
+
+
+def how(kernel: Kernel, c: Call) -> str:
+    """How a kernel would compute a call, in a few words; on a device, or emulated, that too."""
+    if _lends(kernel, c):
+        there = device_arrays.nbytes(c.inputs)
+        back = sum(math.prod(shape) * dtype.itemsize for shape, dtype in c.outputs)
+        c.note_copy(f"{there} bytes to the device, {back} back")
+        return f"{kernel.describe(c)}, on copies"
+    said = kernel.describe(c)
+    return f"emulated, {said}" if kernel.backend == "cuda" and device.emulated() else said
+
+
+def _lends(kernel: Kernel, c: Call) -> bool:
+    return kernel.backend == "cuda" and c.place is None and not device.emulated()
+
+
+def _on_device(c: Call, kernel: Kernel, out: Any) -> Any:
+    """Run a kernel on arrays of the device; results are of the caller's kind, or are `out` itself."""
+    place, spec = c.place, registry.spec(c.op)
+    if not c.outputs:
+        return place.leave(kernel.run(c, ()))
+    given = out if isinstance(out, tuple) else (out,) if len(c.outputs) == 1 else (out,) * len(c.outputs)
+    outs = _outs(c, tuple(place.enter(x, c.op) for x in given) if len(c.outputs) > 1 else place.enter(given[0], c.op),
+                 place.empty)
+    views = c.kernel_outs(outs)
+    for o, view in zip(outs, views, strict=True):
+        if not _writes_through(c, spec, o, o, view):
+            raise AliasError(f"{c.op}: out on a device overlaps an input shifted, or has strides that the operation "
+                             "cannot write; pass another array")
+    kernel.run(c, views)
+    results = tuple(place.leave(o) if g is None else g for o, g in zip(outs, given, strict=True))
+    return results if len(results) > 1 else results[0]
+
+
+def _outs(c: Call, out: Any, empty: Any = np.empty) -> tuple[np.ndarray, ...]:
+    """The caller's arrays, checked; those that are None are made here."""
     given = (out,) if len(c.outputs) == 1 else out
     if not isinstance(given, tuple) or len(given) != len(c.outputs):
         raise ArgumentError(f"{c.op} returns {len(c.outputs)} arrays; out is a tuple of as many, or of None")
-    outs = tuple(np.empty(shape, dtype) if x is None else arrays.check_out(c.op, x, shape, dtype)
+    outs = tuple(empty(shape, dtype) if x is None else arrays.check_out(c.op, x, shape, dtype)
                  for x, (shape, dtype) in zip(given, c.outputs, strict=True))
     for i, x in enumerate(outs):
         if any(arrays.overlaps(x, other) for other in outs[:i]):
@@ -204,13 +272,14 @@ def _outs(c: Call, out: Any) -> tuple[np.ndarray, ...]:
     return outs
 
 
-def _into(c: Call, kernel: Kernel, spec: registry.Spec, outs: tuple[np.ndarray, ...]) -> None:
+def _into(c: Call, kernel: Kernel, outs: tuple[np.ndarray, ...]) -> None:
     """Run a kernel into the caller's arrays, those that it cannot write directly by way of new ones."""
+    spec = registry.spec(c.op)
     plain = tuple(out.view(np.ndarray) for out in outs)  # kernels know no subclasses
     views = c.kernel_outs(plain)
     targets = tuple(p if _writes_through(c, spec, out, p, view) else np.empty(out.shape, out.dtype)
                     for out, p, view in zip(outs, plain, views, strict=True))
-    kernel.run(c, c.kernel_outs(targets))
+    run(kernel, c, c.kernel_outs(targets))
     for out, p, target in zip(outs, plain, targets, strict=True):
         if target is not p:
             out[...] = target

@@ -37,6 +37,7 @@ class Call:
     axis moved last, a 1-D product as a matrix. `copies` says in words what had to be copied on the way, for `explain`.
     `packed`: the PackedMatrix or QuantizedMatrix whose matrix, or its transpose (True), stands among the inputs.
     `key`: the dtype that decides which kernel runs, where that is not the one of the first floating input.
+    `place`: None for arrays in the host's memory, else the Place of those on a device (core/device_arrays.py).
     """
 
     op: str
@@ -47,6 +48,7 @@ class Call:
     copies: list[str] = field(default_factory=list)
     packed: tuple[Any, bool] | None = None
     key: np.dtype | None = None
+    place: Any = None
 
     @property
     def dtype(self) -> np.dtype:

@@ -28,8 +28,13 @@ def path(isa: str) -> Path:
     >>> path("avx2").name
     'gemm-avx2.json'
     """
+    return folder() / f"gemm-{isa}.json"
+
+
+def folder() -> Path:
+    """Where everything is kept that can be made again: TILEWRIGHT_CACHE_DIR, else in the user's cache folder."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(os.environ.get("TILEWRIGHT_CACHE_DIR") or os.path.join(cache, "tilewright")) / f"gemm-{isa}.json"
+    return Path(os.environ.get("TILEWRIGHT_CACHE_DIR") or os.path.join(cache, "tilewright"))
 
 
 def cpu_name() -> str:

@@ -16,6 +16,7 @@ from ..autograd import apply
 from ..autograd.buffers import empty, empty_like, room_for
 from ..autograd.tape import Node, recording
 from ..autograd.tensor import Tensor, made
+from ..core.device_arrays import DeviceArray
 from ..kernels.gemm.spec import ACTIVATIONS
 
 # The derivative of these can be told from the sign of y, which is that of z: y is kept and z never written.
@@ -34,8 +35,9 @@ def linear(x: Tensor, w: Tensor, bias: Tensor | None, activation: str | None) ->
     if not ((w.requires_grad or x.requires_grad or (bias is not None and bias.requires_grad)) and recording()):
         return made(ops.linear(x_data, w_data, bias_data, activation=activation))
     dtype = x_data.dtype
-    if w_data.dtype is not dtype or (bias_data is not None and bias_data.dtype is not dtype) or not dtype.isnative:
-        return apply("linear", (x, w, bias), {"activation": activation})
+    if (type(x_data) is DeviceArray or w_data.dtype is not dtype or not dtype.isnative
+            or (bias_data is not None and bias_data.dtype is not dtype)):
+        return apply("linear", (x, w, bias, None), {"activation": activation})
     z = empty(x_data.shape[:-1] + w_data.shape[:1], dtype)
     if activation in _BY_SIGN:
         y = ops.linear(x_data, w_data, bias_data, activation=activation, out=z)

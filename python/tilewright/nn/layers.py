@@ -11,6 +11,7 @@ from ..autograd import Tensor, apply
 from ..autograd.buffers import empty_like
 from ..autograd.tape import Node, recording
 from ..autograd.tensor import made
+from ..core.device_arrays import DeviceArray
 from ..core.errors import ArgumentError, ShapeError
 from ..core.replay import recorded
 from . import fused
@@ -108,7 +109,7 @@ class Dropout(Module):
             x = Tensor(x)
         if not self.training or self.p == 0:
             return x
-        if not x.data.dtype.isnative:
+        if isinstance(x.data, DeviceArray) or not x.data.dtype.isnative:
             return apply("dropout", (x,), {"p": self.p, "seed": self._next_key()})
         y, key = empty_like(x.data), np.empty((), np.uint64)
         recorded(self._drop, (y, key), x.data)

@@ -10,6 +10,7 @@ from ..autograd import Tensor, apply
 from ..autograd.buffers import empty_like
 from ..autograd.tape import Node, recording
 from ..autograd.tensor import made
+from ..core.device_arrays import DeviceArray
 from ..core.errors import ArgumentError, ShapeError
 from ..core.replay import recorded
 
@@ -28,7 +29,7 @@ def cross_entropy(logits: Any, labels: Any, *, reduction: str = "mean", ignore_i
     if isinstance(labels, Tensor):
         labels = labels.data
     if reduction == "none" or not (isinstance(logits, Tensor) and logits.requires_grad and recording()) or \
-            not logits.data.dtype.isnative:
+            isinstance(logits.data, DeviceArray) or not logits.data.dtype.isnative:
         return apply("cross_entropy", (logits, labels),
                      {"reduction": reduction, "ignore_index": ignore_index, "label_smoothing": label_smoothing})
     data = logits.data

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import Tensor
+from ..core.device_arrays import DeviceArray, host_copy, overwritten, to_device
 from ..core.errors import DataError, DTypeError, ShapeError, TilewrightError
 from ..data import read_safetensors, write_safetensors
 
@@ -101,6 +102,16 @@ class Module:
         for p in self.parameters():
             p.grad = None
 
+    def to_device(self) -> Module:
+        """Move all parameters to the CUDA device, where they stay; returns the module. Make the optimizer after that.
+
+        Inputs and labels go there by `tw.to_device`; `state_dict` and `save` still give copies on the host.
+        """
+        for p in self.parameters():
+            if not isinstance(p.data, DeviceArray):
+                p.data, p.grad, p._spare = to_device(p.data), None, None  # type: ignore[assignment]
+        return self
+
     # ---- state
 
     def extra_state(self) -> dict[str, np.ndarray]:
@@ -115,7 +126,7 @@ class Module:
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of all parameters and of everything else that a resumed training needs, by name."""
-        state = {name: p.data.copy() for name, p in self.named_parameters()}
+        state = {name: host_copy(p.data) for name, p in self.named_parameters()}
         for prefix, module in self.named_modules():
             state.update((prefix + name, value) for name, value in module.extra_state().items())
         return state
@@ -132,7 +143,7 @@ class Module:
         for module, part in extra:
             module.check_extra_state(part)
         for name, p in self.named_parameters():
-            p.data[...] = new[name]
+            p.data = overwritten(p.data, new[name])
             p._version.count += 1
         for module, part in extra:
             module.load_extra_state(part)

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import ops
 from ..autograd import Tensor
+from ..core.device_arrays import full_like, host_copy, overwritten
 from ..core.errors import ArgumentError
 from ..core.replay import recorded
 from ..nn.module import check_state
@@ -32,7 +33,7 @@ class Optimizer:
             raise ArgumentError(f"{type(self).__name__}: the learning rate is not negative, and {lr} is")
         self.lr = lr
         self.steps = 0
-        self.state = {slot: [np.zeros_like(p.data) for p in self.parameters] for slot in self.slots}
+        self.state = {slot: [full_like(p.data, 0) for p in self.parameters] for slot in self.slots}
 
     def zero_grad(self) -> None:
         """Forget the gradients; until then every backward adds to them."""
@@ -65,7 +66,7 @@ class Optimizer:
         """Copies of everything that an exact continuation needs."""
         state = {"lr": np.array(self.lr, np.float64), "steps": np.array(self.steps, np.int64)}
         for slot, arrays in self.state.items():
-            state.update((f"{slot}.{i}", a.copy()) for i, a in enumerate(arrays))
+            state.update((f"{slot}.{i}", host_copy(a)) for i, a in enumerate(arrays))
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -74,7 +75,7 @@ class Optimizer:
         self.lr, self.steps = float(new["lr"]), int(new["steps"])
         for slot, arrays in self.state.items():
             for i, a in enumerate(arrays):
-                a[...] = new[f"{slot}.{i}"]
+                arrays[i] = overwritten(a, new[f"{slot}.{i}"])
 
 
 class SGD(Optimizer):

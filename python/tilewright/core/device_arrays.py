@@ -1,0 +1,293 @@
+"""Arrays on the device: our own, those of other libraries, and how a call gets and gives them.
+
+    caller's array ──view──> OnDevice ──prepare, kernel──> OnDevice ──wrap──> an array of the caller's kind
+    anything with __dlpack__ on a CUDA device, or __cuda_array_interface__; nothing is copied
+"""
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+from . import arrays, capability, device
+from .errors import DTypeError, ShapeError
+from .on_device import OnDevice
+from .registry import FLOATS, Call, Kernel
+
+CUDA_DEVICES = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
+_stream: ContextVar[Any] = ContextVar("tilewright_stream", default=None)
+
+
+class DeviceArray:
+    """An array in the memory of a CUDA device: what `to_device` gives, and calls on such arrays.
+
+    Shapes, strides and views are NumPy's; elements are read on the host, after `to_host`. Other libraries take it
+    without a copy: `torch.from_dlpack(x)`, `cupy.asarray(x)`, `numba.cuda.as_cuda_array(x)`.
+    """
+
+    __slots__ = ("_view", "__weakref__")
+    __array_ufunc__ = None  # ndarray + DeviceArray is an error, not an array of objects
+
+    def __init__(self, view: OnDevice):
+        self._view = view
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+        return self._view.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """NumPy's dtype."""
+        return self._view.dtype
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Bytes from one element to the next along each axis."""
+        return self._view.strides
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return self._view.ndim
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return self._view.size
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its elements."""
+        return self._view.nbytes
+
+    @property
+    def T(self) -> DeviceArray:
+        """The axes in reverse order, a view."""
+        return DeviceArray(self._view.T)
+
+    def transpose(self, *axes: int) -> DeviceArray:
+        """The axes in another order, a view."""
+        return DeviceArray(self._view.transpose(*axes))
+
+    def reshape(self, *shape: Any) -> DeviceArray:
+        """Another shape, as a view; DTypeError where the strides allow none."""
+        return DeviceArray(self._view.reshape(*shape))
+
+    def copy(self) -> DeviceArray:
+        """A copy on the device, C-contiguous; float32 and float64."""
+        return self._computed("copy")
+
+    def __add__(self, other: Any) -> DeviceArray:
+        """The sum of two arrays of one shape and dtype, float32 or float64."""
+        if not isinstance(other, DeviceArray):
+            return NotImplemented
+        if (other.shape, other.dtype) != (self.shape, self.dtype):
+            raise ShapeError(f"the sum of {self.dtype} {self.shape} and {other.dtype} {other.shape} on a device")
+        return self._computed("add", other._view)
+
+    def _computed(self, name: str, *others: OnDevice) -> DeviceArray:
+        if arrays.name_of(self.dtype) not in FLOATS:
+            raise DTypeError(f"{name} on a device takes {', '.join(FLOATS)}, not {self.dtype}")
+        out = device.current().empty(self.shape, self.dtype, stream_in_force())
+        getattr(importlib.import_module("tilewright.kernels.ptx.arithmetic"), name)(self._view, *others, out)
+        return DeviceArray(out)
+
+    def __getitem__(self, key: Any) -> DeviceArray:
+        return DeviceArray(self._view[key])
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def __repr__(self) -> str:
+        return f"DeviceArray({self.shape}, {self.dtype}, on {device.current().name})"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        raise DTypeError("the array lives on a CUDA device: tw.to_host(x) copies it to the host")
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        x = self._view
+        return {"version": 3, "shape": x.shape, "typestr": x.dtype.str, "strides": x.strides,
+                "data": (arrays.address(x) if x.size else 0, not x.flags.writeable),
+                "stream": device.current().stream_number(stream_in_force())}
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return device.current().dlpack_device
+
+    def __dlpack__(self, **options: Any) -> Any:
+        return device.current().dlpack(self._view, stream_in_force(), **options)
+
+
+DeviceArray.__module__ = "tilewright"
+
+
+def to_device(x: Any) -> DeviceArray:
+    """A copy of an array in the device's memory, C-contiguous, in the order of its stream.
+
+    >>> import numpy as np, tilewright as tw
+    >>> x = tw.to_device(np.ones((2, 3), np.float32))                             # doctest: +SKIP
+    >>> tw.to_host(tw.relu(x))                                                    # doctest: +SKIP
+    """
+    capability.require("cuda")
+    if is_device_array(x):
+        raise DTypeError("to_device: the array is on a device already")
+    host = np.ascontiguousarray(arrays.as_array(x, "x")).reshape(np.shape(x))
+    return DeviceArray(device.current().upload(host, stream_in_force()))
+
+
+def full_like(x: Any, value: float) -> Any:
+    """An array of x's shape and dtype, where x is, with one value everywhere."""
+    full = np.full(x.shape, value, x.dtype)
+    return to_device(full) if isinstance(x, DeviceArray) else full
+
+
+def host_copy(x: Any) -> np.ndarray:
+    """A copy of an array on the host, wherever it is."""
+    return to_host(x) if isinstance(x, DeviceArray) else x.copy()
+
+
+def overwritten(x: Any, values: np.ndarray) -> Any:
+    """x with other values: itself on the host, a new array on a device."""
+    if isinstance(x, DeviceArray):
+        return to_device(values)
+    x[...] = values
+    return x
+
+
+def shares_memory(x: Any, y: Any) -> bool:
+    """np.may_share_memory, for arrays of the host or of a device."""
+    x, y = (v._view if isinstance(v, DeviceArray) else v for v in (x, y))
+    return bool(np.may_share_memory(x, y))
+
+
+def to_host(x: Any) -> np.ndarray:
+    """A copy of a device array as an ndarray, once what computes it is done; an ndarray is returned as it is."""
+    if isinstance(x, np.ndarray):
+        return x
+    capability.require("cuda")
+    view = view_of(x)
+    if view is None:
+        raise DTypeError(f"to_host takes an array on a CUDA device, not {type(x).__name__}")
+    return device.current().download(view, stream_in_force())
+
+
+@contextlib.contextmanager
+def stream(s: Any) -> Iterator[None]:
+    """Launch and copy on this CUDA stream inside the block; by default on the legacy default stream.
+
+    s: a stream of CuPy, PyTorch, numba.cuda or cuda.core, or its handle as an integer. Inputs of other libraries are
+    waited for as their protocols say.
+    """
+    token = _stream.set(s)
+    try:
+        yield
+    finally:
+        _stream.reset(token)
+
+
+def stream_in_force() -> Any:
+    """What `stream` was given, else None."""
+    return _stream.get()
+
+
+def is_device_array(x: Any) -> bool:
+    """Whether x is an array on a CUDA device, ours or that of another library; nothing is loaded for the answer."""
+    if isinstance(x, (np.ndarray, np.generic, int, float, bool, str, type(None), list, tuple)):
+        return False
+    if isinstance(x, DeviceArray) or hasattr(x, "__cuda_array_interface__"):
+        return True
+    where = getattr(x, "__dlpack_device__", None)
+    return where is not None and int(where()[0]) in CUDA_DEVICES
+
+
+def view_of(x: Any) -> OnDevice | None:
+    """The array as OnDevice, over the same memory; None for anything that is not on a device."""
+    if isinstance(x, DeviceArray):
+        return x._view
+    return device.current().view(x, stream_in_force()) if is_device_array(x) else None
+
+
+# ---- a call on device arrays
+
+class Place:
+    """The device as the place of one call: its arrays come in, results go out as the caller's kind of array."""
+
+    def __init__(self, like: Any):
+        self._like = like  # the array whose kind results have
+
+    def enter(self, x: Any, op: str) -> Any:
+        """Arguments as OnDevice; numbers, packed matrices and None as they are. An array on the host is an error."""
+        if isinstance(x, (list, tuple)) and any(is_device_array(v) for v in x):
+            return type(x)(self.enter(v, op) for v in x)
+        if isinstance(x, (list, tuple)) or (isinstance(x, np.ndarray) and x.ndim):
+            raise DTypeError(f"{op}: some arrays are on a CUDA device and one {np.shape(x)} is on the host; "
+                             "tw.to_device copies it there, tw.to_host the others back")
+        view = view_of(x)
+        return x if view is None else view
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Memory for a result."""
+        return device.current().empty(shape, dtype, stream_in_force())
+
+    def leave(self, x: Any) -> Any:
+        """A result as the caller's kind of array, over the same memory."""
+        return wrapped(DeviceArray(x), self._like) if isinstance(x, OnDevice) else x
+
+
+def wrapped(x: DeviceArray, like: Any) -> Any:
+    """x as the kind of array that `like` is; a DeviceArray where its library takes none from others."""
+    if isinstance(like, DeviceArray):
+        return x
+    name = type(like).__module__.partition(".")[0]
+    if name == "numba":
+        return sys.modules["numba.cuda"].as_cuda_array(x, sync=stream_in_force() is not None)
+    take = getattr(sys.modules.get(name), "from_dlpack", None) if name != "__main__" else None
+    return x if take is None else take(x)
+
+
+def place_of(inputs: Sequence[Any], out: Any) -> Place | None:
+    """Where a call's arrays are: a Place if any is on a device, None for the host's memory."""
+    for x in (*inputs, out):
+        if x is None or type(x) is np.ndarray:  # the rest takes a microsecond
+            continue
+        for v in x if isinstance(x, (list, tuple)) else (x,):
+            if is_device_array(v):
+                capability.require("cuda")
+                return Place(v)
+    return None
+
+
+def nbytes(inputs: Sequence[Any]) -> int:
+    """Bytes of the arrays among a call's inputs, as they would be copied."""
+    return sum(nbytes(x) if isinstance(x, tuple) else x.nbytes for x in inputs if isinstance(x, (tuple, np.ndarray)))
+
+
+def lend(kernel: Kernel, call: Call, mutates: Sequence[int], outs: Sequence[np.ndarray]) -> Any:
+    """Run a kernel on copies of a host call's arrays and copy back what it writes (use_backend's transfer=True)."""
+    here, stream = device.current(), stream_in_force()
+    copied: list[tuple[np.ndarray, OnDevice]] = []
+
+    def upload(x: Any) -> Any:
+        if isinstance(x, tuple):
+            return tuple(map(upload, x))
+        if not isinstance(x, np.ndarray):
+            return x
+        copied.append((x, here.upload(np.array(x, order="C"), stream)))
+        return copied[-1][1]
+    inputs, changed = [], []
+    for i, x in enumerate(call.inputs):
+        start = len(copied)
+        inputs.append(upload(x))
+        changed += copied[start:] if i in mutates else []
+    results = [here.empty(x.shape, x.dtype, stream) for x in outs]
+    returned = kernel.run(dataclasses.replace(call, inputs=tuple(inputs)), tuple(results))
+    for host, there in (*changed, *zip(outs, results, strict=True)):
+        host[...] = here.download(there, stream)
+    return returned

@@ -1,0 +1,24 @@
+/* What the parts of the runtime share among themselves. */
+#ifndef EMULATE_INTERNAL_H
+#define EMULATE_INTERNAL_H
+
+#include "emulate.h"
+#include "fibre.h"
+
+#define HIDDEN __attribute__((visibility("hidden")))
+
+/* Records a fault as the launch's, unless one is recorded already; the caller then leaves for the scheduler. */
+HIDDEN void set_fault(Launch *, const Fault *);
+/* Goes back to the scheduler; returns when it is this thread's turn again. */
+HIDDEN void leave(Thread *);
+HIDDEN u64 random_below(Launch *, u64 n);
+HIDDEN void shuffle(Launch *, u32 *list, u32 n);
+HIDDEN u32 tick(Launch *);  /* ends the present time and gives it */
+
+HIDDEN void trace_block(Launch *);
+HIDDEN void trace_access(Thread *, u32 space, u64 address, u32 size, u32 site);
+
+/* memory.c, for collectives: as emu_shared_load, but gives NULL where the access is a fault (and records it) */
+HIDDEN const u8 *try_shared_load(Thread *, u32 address, u32 size, u32 site);
+
+#endif

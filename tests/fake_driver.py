@@ -1,0 +1,160 @@
+"""The driver's side on a stand-in for NVIDIA's library: `python fake_driver.py`, with tests/c/fake_libcuda.c, built as
+libcuda.so.1, on LD_LIBRARY_PATH. Whatever is launched runs on the emulator. Prints "fine" at the end.
+"""
+from __future__ import annotations
+
+import ctypes
+import gc
+from typing import Any
+
+import numpy as np
+
+import tilewright as tw
+from tilewright import emulate
+from tilewright.core import arrays, device
+from tilewright.kernels.ptx import intrinsics as ptx
+from tilewright.kernels.ptx import launch
+from tilewright.kernels.ptx.cuda import cuda, float32, uint32, uint64
+
+TYPES: dict[str, Any] = {"i32": ctypes.c_int32, "u32": ctypes.c_uint32, "i64": ctypes.c_int64, "u64": ctypes.c_uint64,
+                         "f32": ctypes.c_float, "f64": ctypes.c_double}
+
+
+@launch.kernel("r x, r factor, w y, u32 n", threads=32)
+def scale(x, factor, y, n):
+    room = cuda.shared.array(0, float32)
+    i = uint32(uint32(cuda.blockIdx.x) * uint32(32) + uint32(cuda.threadIdx.x))
+    if i < n:
+        room[cuda.threadIdx.x] = ptx.ldg_f32(factor + uint64(4))
+        at = uint64(i) * uint64(4)
+        ptx.stg_f32(y + at, ptx.ldg_f32(x + at) * room[cuda.threadIdx.x])
+
+
+class Config(ctypes.Structure):
+    _fields_ = [("grid", ctypes.c_uint * 3), ("block", ctypes.c_uint * 3), ("shared", ctypes.c_uint),
+                ("stream", ctypes.c_void_p)]
+
+
+class Library:
+    """libcuda.so.1, that of fake_libcuda.c."""
+
+    def __init__(self) -> None:
+        self.c = ctypes.CDLL("libcuda.so.1")
+        self.c.fake_waits.restype, self.c.fake_live.restype = ctypes.c_char_p, ctypes.c_long
+        self.kernels = {k.name: k for k in (*launch.declared(), scale)}
+        self.launches: list[tuple[str, int, int]] = []  # name, stream, bytes of shared memory
+        self.errors: list[BaseException] = []
+        self._callback = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.POINTER(Config),
+                                          ctypes.POINTER(ctypes.c_void_p))(self._launched)
+        self.c.fake_set_launch(self._callback)
+
+    def _launched(self, name: bytes, config: Any, parameters: Any) -> None:
+        """Run a kernel on the emulator; it may touch all memory of the device."""
+        kernel, c = self.kernels[name.decode()], config[0]
+        self.launches.append((kernel.name, c.stream or 0, c.shared))
+        values = [TYPES.get(kind, ctypes.c_uint64).from_address(parameters[i])
+                  for i, (kind, _) in enumerate(kernel.signature)]
+        starts, sizes = (ctypes.c_uint64 * 4096)(), (ctypes.c_uint64 * 4096)()
+        count = self.c.fake_blocks(starts, sizes)
+        memory = [(np.ctypeslib.as_array((ctypes.c_uint8 * sizes[i]).from_address(starts[i])), "rw")
+                  for i in range(count)]
+        try:
+            emulate.Module(kernel.ptx((9, 0))).launch(kernel.name, tuple(c.grid), tuple(c.block), values, memory=memory,
+                                                      shared=c.shared)
+        except BaseException as error:  # cannot pass through C
+            self.errors.append(error)
+
+    @property
+    def waits(self) -> list[str]:
+        return self.c.fake_waits().decode().splitlines()
+
+
+class Foreign:
+    """An array of another library on the device, computed on a stream of its own."""
+
+    def __init__(self, x: tw.DeviceArray, stream: int | None = None):
+        self.__cuda_array_interface__ = {**x.__cuda_array_interface__, "stream": stream}
+        self.x = x
+
+
+class ByDlpack:
+    """An array of another library that knows DLPack alone."""
+
+    def __init__(self, x: tw.DeviceArray):
+        self._x = x
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self._x.__dlpack_device__()
+
+    def __dlpack__(self, *, stream: Any = None, **options: Any) -> Any:
+        return self._x.__dlpack__(stream=stream, **options)
+
+
+class TorchStream:
+    cuda_stream = 0x55
+
+
+def main() -> None:
+    library = Library()
+    assert tw.backends()[-1] == "cuda" and not device.emulated()
+    here = device.current()
+    assert (here.name, here.cc, here.stream_number(None)) == ("Fake 0", (9, 0), 1)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((37, 50)).astype(np.float32)
+
+    there = tw.to_device(x)
+    for view, mine in ((there, x), (there.T[3:, ::-2], x.T[3:, ::-2]), (there[:0], x[:0]), (there[3, 4], x[3, 4])):
+        assert np.array_equal(tw.to_host(view), mine)
+        y = tw.to_host(tw.gelu(view))
+        assert y.shape == mine.shape and np.allclose(y, tw.gelu(mine, backend="numpy"), rtol=1e-6, atol=1e-7)
+    assert tw.explain("gelu", there).kernel.backend == "cuda" and tw.explain("gelu", x).kernel.backend != "cuda"
+
+    with tw.use_backend("cuda", transfer=True):
+        assert np.array_equal(tw.relu(x.T), np.maximum(x.T, 0))
+    try:
+        tw.relu(x, backend="cuda")
+        raise AssertionError("an array of the host was taken")
+    except tw.errors.BackendUnavailable:
+        pass
+
+    # streams, and waiting for those of others
+    library.launches.clear()
+    with tw.stream(TorchStream()):
+        out = tw.relu(Foreign(there, 0x99))
+        assert out.__cuda_array_interface__["stream"] == 0x55
+    with tw.stream(0x77):
+        tw.relu(there)
+    tw.relu(there)
+    assert [stream for _, stream, _ in library.launches] == [0x55, 0x77, 1]
+    assert library.waits == ["0x55 waits for 0x99"]
+    assert np.array_equal(tw.to_host(out), np.maximum(x, 0))
+
+    # DLPack: ours to others on their stream, and back without a copy
+    assert there.__dlpack_device__() == (2, 0)
+    with tw.stream(0x66):
+        view = here.view(ByDlpack(there[:, ::2]), 0x66)
+    assert arrays.address(view) == there.__cuda_array_interface__["data"][0]
+    assert (view.shape, view.strides, view.dtype) == ((37, 25), (200, 8), np.float32)
+    assert np.array_equal(here.download(view), x[:, ::2])
+    try:
+        there[::-1].__dlpack__()
+        raise AssertionError("negative strides were exported")
+    except BufferError:
+        pass
+
+    # a parameter on the host goes along as a copy; much shared memory is asked for
+    result = here.empty((100,), np.float32)
+    scale.launch(4, there.reshape(-1)[:100]._view, np.float32([9, 3, 9])[:2], result, 100, shared=64 << 10)
+    assert not library.errors, library.errors
+    assert np.array_equal(here.download(result), x.reshape(-1)[:100] * np.float32(3))
+    assert library.launches[-1][2] == 64 << 10
+
+    # memory is given back
+    del there, out, result, view, y
+    gc.collect()
+    assert library.c.fake_live() == 0, library.c.fake_live()
+    print("fine")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,494 @@
+"""Programs that are wrong on purpose, each of which the emulator must name by kind and line, beside what is right."""
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from emulation import HEADER
+from tilewright import emulate
+
+THREADS = 64
+# %t thread, %l its lane, %w its warp, %g address of out[t] (f32 or b32), %s offset of its word in shared memory
+PROLOGUE = """
+.visible .entry kernel(.param .u64 out, .param .u64 in)
+{
+  .reg .pred %p, %q; .reg .b32 %t, %l, %w, %s, %o, %r<8>;
+  .reg .f32 %f<8>; .reg .b64 %g, %h, %i, %rd<4>; .reg .b16 %b<4>;
+  .shared .align 16 .b8 shared_words[4096];
+  .local .align 16 .b8 depot[64];
+  ld.param.u64 %g, [out];
+  ld.param.u64 %h, [in];
+  mov.u32 %t, %tid.x;
+  and.b32 %l, %t, 31;
+  shr.u32 %w, %t, 5;
+  mul.wide.u32 %i, %t, 4;
+  add.s64 %g, %g, %i;
+  mov.u32 %s, shared_words;
+  shl.b32 %o, %t, 2;
+  add.u32 %s, %s, %o;
+"""
+
+
+def program(body: str) -> tuple[str, int | None]:
+    """The PTX around a body, and the line of its mark HERE."""
+    text = HEADER + PROLOGUE + body + "\n  ret;\n}\n"
+    marked = [i for i, line in enumerate(text.splitlines(), 1) if "HERE" in line]
+    return text, marked[0] if marked else None
+
+
+def run(body: str, threads: int = THREADS, blocks: int = 1, out: np.ndarray | None = None,
+        inputs_as: str = "r", **options: Any) -> np.ndarray:
+    text, _ = program(body)
+    out = np.zeros(1024, np.uint32) if out is None else out
+    inputs = np.arange(1024, dtype=np.uint32)
+    options = {"memory": [(out, "rw"), (inputs, inputs_as)]} | options
+    emulate.Module(text).launch(None, blocks, threads, [np.uint64(out.ctypes.data), np.uint64(inputs.ctypes.data)],
+                                **options)
+    return out
+
+
+def fault(body: str, kind: str, **options: Any) -> emulate.Fault:
+    """The fault that a body must raise, at the line marked HERE; of a race, one of its two lines is that."""
+    _, line = program(body)
+    with pytest.raises(emulate.Fault) as caught:
+        run(body, **options)
+    places = [caught.value.ptx_line]
+    if kind == "race":
+        places += [int(n) for n in re.findall(r"PTX line (\d+)", caught.value.message)]
+    assert caught.value.kind == kind and line in places, str(caught.value)
+    return caught.value
+
+
+EXCHANGE = """
+  st.shared.u32 [%s], %t;
+  bar.sync 0;
+  xor.b32 %r1, %o, 128;
+  mov.u32 %r3, shared_words;
+  add.u32 %r3, %r3, %r1;
+  ld.shared.u32 %r2, [%r3];
+  bar.sync 0;  // second
+  st.shared.u32 [%s], %r2;  // HERE
+  st.global.u32 [%g], %r2;
+"""
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_dropped_barrier(seed: int) -> None:
+    assert run(EXCHANGE, seed=seed)[:64].tolist() == [t ^ 32 for t in range(64)]
+    found = fault(EXCHANGE.replace("bar.sync 0;  // second", ""), "race", seed=seed)
+    assert re.search(r"in no order with a (read|write) by thread \(\d+, 0, 0\) at PTX line \d+", found.message)
+
+
+def test_a_barrier_dropped_before_reading() -> None:
+    """The first warp runs to the end before the second writes: nothing is there yet, which is a fault as well."""
+    body = EXCHANGE.replace("bar.sync 0;\n  xor", "xor").replace("HERE", "")
+    for seed in range(4):
+        with pytest.raises(emulate.Fault) as caught:
+            run(body, seed=seed)
+        assert caught.value.kind in ("race", "uninitialised")
+
+
+SYNCWARP = """
+  st.shared.u32 [%s], %t;
+  bar.warp.sync 0xffffffff;
+  xor.b32 %r1, %o, 4;
+  mov.u32 %r3, shared_words;
+  add.u32 %r3, %r3, %r1;
+  ld.shared.u32 %r2, [%r3];
+  bar.warp.sync 0xffffffff;  // second
+  st.shared.u32 [%s], %r2;  // HERE
+  st.global.u32 [%g], %r2;
+"""
+
+
+def test_a_missing_syncwarp() -> None:
+    assert run(SYNCWARP)[:64].tolist() == [t ^ 1 for t in range(64)]
+    fault(SYNCWARP.replace("bar.warp.sync 0xffffffff;  // second", ""), "race", seed=1)
+    # a shuffle brings lanes together and orders no memory
+    fault(SYNCWARP.replace("bar.warp.sync 0xffffffff;  // second", "shfl.sync.idx.b32 %r5, %r1, 0, 31, 0xffffffff;"),
+          "race", seed=1)
+
+
+def test_syncwarp_of_some_lanes_orders_only_those() -> None:
+    half = """
+  st.shared.u32 [%s], %t;
+  setp.lt.u32 %p, %l, 16;
+  @!%p bra OTHERS;
+  bar.warp.sync 0xffff;
+  bra.uni MEET;
+OTHERS:
+  bar.warp.sync 0xffff0000;
+MEET:
+  xor.b32 %r1, %o, {};
+  mov.u32 %r3, shared_words;
+  add.u32 %r3, %r3, %r1;
+  ld.shared.u32 %r2, [%r3];  // HERE
+  st.global.u32 [%g], %r2;
+"""
+    assert run(half.format(32), threads=32)[:32].tolist() == [t ^ 8 for t in range(32)]
+    fault(half.format(64), "race", threads=32)
+
+
+def test_bytes_that_are_neighbours_do_not_race() -> None:
+    body = """
+  mov.u32 %r1, shared_words;
+  add.u32 %r1, %r1, %t;
+  cvt.u16.u32 %b1, %t;
+  st.shared.u8 [%r1], %b1;
+  bar.sync 0;
+  ld.shared.u8 %r2, [%r1];
+  st.global.u32 [%g], %r2;
+"""
+    assert run(body)[:64].tolist() == list(range(64))
+    fault(body.replace("add.u32 %r1, %r1, %t;", "shr.u32 %r2, %t, 1; add.u32 %r1, %r1, %r2;")
+          .replace("[%r1], %b1;", "[%r1], %b1;  // HERE"), "race")
+
+
+def test_atomics_do_not_race_with_each_other() -> None:
+    body = """
+  setp.eq.u32 %p, %t, 0;
+  @%p st.shared.u32 [shared_words], 0;
+  bar.sync 0;
+  atom.shared.add.u32 %r1, [shared_words], 1;
+  bar.sync 0;  // last
+  ld.shared.u32 %r2, [shared_words];  // HERE
+  st.global.u32 [%g], %r2;
+"""
+    assert set(run(body, seed=3)[:64]) == {64}
+    fault(body.replace("bar.sync 0;  // last", ""), "race")
+
+
+def test_races_can_be_reported_or_ignored() -> None:
+    text, line = program(EXCHANGE.replace("bar.sync 0;  // second", ""))
+    out, inputs = np.zeros(64, np.uint32), np.zeros(1, np.uint32)
+    module = emulate.Module(text)
+    args = [np.uint64(out.ctypes.data), np.uint64(inputs.ctypes.data)]
+    report = module.launch("kernel", 1, 64, args, [(out, "w")], races="report")
+    assert report.races and all(f.kind == "race" and line in (f.ptx_line, f.other_ptx_line) for f in report.races)
+    assert sum(f.count for f in report.races) >= 32 and "PTX line" in str(report.races[0])
+    assert module.launch("kernel", 1, 64, args, [(out, "w")], races="ignore").findings == ()
+
+
+CP_ASYNC = """
+  shl.b32 %r1, %t, 4;
+  mov.u32 %r2, shared_words;
+  add.u32 %r2, %r2, %r1;
+  cvt.u64.u32 %i, %r1;
+  add.s64 %h, %h, %i;
+  cp.async.cg.shared.global [%r2], [%h], 16;
+  cp.async.commit_group;
+  cp.async.wait_group 0;
+  bar.sync 0;
+  ld.shared.u32 %r3, [%r2+4];  // HERE
+  st.global.u32 [%g], %r3;
+"""
+
+
+def test_cp_async_that_is_not_waited_for() -> None:
+    assert run(CP_ASYNC)[:64].tolist() == [4 * t + 1 for t in range(64)]
+    fault(CP_ASYNC.replace("wait_group 0", "wait_group 1"), "async")
+    fault(CP_ASYNC.replace("cp.async.wait_group 0;", ""), "async")
+    unused = CP_ASYNC.replace("cp.async.wait_group 0;", "").replace("// HERE", "")
+    unused = unused.replace("ld.shared.u32 %r3, [%r2+4];", "").replace("[%h], 16;", "[%h], 16;  // HERE")
+    assert "never waited" in fault(unused, "async").message
+
+
+def test_cp_async_whose_source_changes() -> None:
+    changed = CP_ASYNC.replace("// HERE", "").replace("wait_group 0;", "wait_group 0;  // HERE")
+    changed = changed.replace("cp.async.commit_group;", "cp.async.commit_group; st.global.u32 [%h+8], 77;")
+    assert "changed" in fault(changed, "async", inputs_as="rw").message
+
+
+def test_cp_async_of_another_thread_needs_a_barrier_too() -> None:
+    other = CP_ASYNC.replace("ld.shared", "xor.b32 %r2, %r2, 512;\n  ld.shared")
+    assert run(other)[:64].tolist() == [4 * (t ^ 32) + 1 for t in range(64)]
+    with pytest.raises(emulate.Fault) as caught:
+        run(other.replace("bar.sync 0;", "bar.warp.sync 0xffffffff;"), seed=1)
+    assert caught.value.kind in ("race", "uninitialised")
+
+
+def test_cp_async_fills_with_zeros_and_reads_no_more_than_asked() -> None:
+    out = np.zeros(64, np.uint32)
+    body = CP_ASYNC.replace("[%h], 16;", "[%h], 16, %r4;").replace("cp.async.cg", "mov.u32 %r4, {};\n  cp.async.cg")
+    assert run(body.format(4))[:64].tolist() == [0] * 64
+    assert run(body.format(8), out=out)[:64].tolist() == [4 * t + 1 for t in range(64)]
+    # nothing is read: the address may be any
+    assert run(body.format(0).replace("add.s64 %h, %h, %i;", "mov.u64 %h, 16;"))[:64].tolist() == [0] * 64
+
+
+def test_out_of_bounds() -> None:
+    past = "add.s64 %g, %g, {};\n  {} // HERE"
+    out = np.zeros(64, np.uint32)
+    memory = [(out, "rw")]
+    found = fault(past.format(4, "st.global.u32 [%g], %t;"), "out-of-bounds", out=out, memory=memory)
+    assert found.thread == (63, 0, 0) and "0 bytes past the end of memory[0], uint32 (64,)" in found.message
+    found = fault(past.format(-4, "ld.global.u32 %r1, [%g];"), "out-of-bounds", out=out, memory=memory)
+    assert found.thread == (0, 0, 0) and "4 bytes before memory[0]" in found.message
+    fault("mov.u64 %g, 0;\n st.global.u32 [%g], %t;  // HERE", "out-of-bounds")
+    fault("mov.u64 %g, -16;\n st.global.v4.u32 [%g], {%t, %t, %t, %t};  // HERE", "out-of-bounds")
+    fault("st.shared.u32 [%s+3844], %t;  // HERE", "out-of-bounds")
+    fault("ld.shared.u32 %r1, [%s+-4];  // HERE", "out-of-bounds")
+    found = fault("st.global.u32 [%h], %t;  // HERE", "out-of-bounds")
+    assert "read-only" in found.message
+    fault("mov.u64 %rd1, depot; add.s64 %rd1, %rd1, 64;\n st.local.u32 [%rd1], %t;  // HERE", "out-of-bounds")
+    fault("cvta.shared.u64 %rd1, 0;\n st.global.u32 [%rd1], %t;  // HERE", "out-of-bounds")
+
+
+def test_gaps_of_a_view_are_out_of_bounds() -> None:
+    base = np.zeros((64, 2), np.uint32)
+    view = base[:, 0]
+    body = "mul.wide.u32 %i, %t, 4;\n add.s64 %g, %g, %i;\n st.global.u32 [%g], %t;"
+    run(body, out=base, memory=[(view, "w")])
+    assert view.tolist() == list(range(64)) and not base[:, 1].any()
+    fault(body.replace("[%g], %t;", "[%g+4], %t;  // HERE"), "out-of-bounds", out=base, memory=[(view, "w")])
+    # views that overlap allow what any of them allows
+    run(body, out=base, memory=[(base, "r"), (view, "w")])
+    run(body, out=base, memory=[(base[::-1], "rw"), (base[3:], "r")])
+
+
+def test_misaligned() -> None:
+    fault("st.global.v2.u32 [%g], {%t, %t};  // HERE", "misaligned")
+    fault("add.s64 %g, %g, 2;\n ld.global.u32 %r1, [%g];  // HERE", "misaligned")
+    fault("st.shared.v4.u32 [%s], {%t, %t, %t, %t};  // HERE", "misaligned")
+    fault("mov.u64 %rd1, depot;\n st.local.u64 [%rd1+4], %g;  // HERE", "misaligned")
+    fault(CP_ASYNC.replace(" // HERE", "").replace("[%h], 16;", "[%h+4], 16;  // HERE"), "misaligned")
+
+
+def test_uninitialised() -> None:
+    fault("ld.shared.u32 %r1, [%s];  // HERE", "uninitialised")
+    fault("mov.u64 %rd1, depot;\n ld.local.u32 %r1, [%rd1];  // HERE", "uninitialised")
+    out = np.zeros(64, np.uint32)
+    fault("ld.global.u32 %r1, [%g];  // HERE", "uninitialised", out=out, memory=[(out, "w")])
+    run("st.global.u32 [%g], %t;\n ld.global.u32 %r1, [%g];", out=out, memory=[(out, "w")])
+    # byte by byte: half of a word was written
+    fault("cvt.u16.u32 %b1, %t;\n st.global.u16 [%g], %b1;\n ld.global.u32 %r1, [%g];  // HERE", "uninitialised",
+          out=out, memory=[(out, "w")])
+    fault("mov.u64 %rd1, depot; cvt.u16.u32 %b1, %t;\n st.local.u16 [%rd1], %b1;\n ld.local.u32 %r1, [%rd1];  // HERE",
+          "uninitialised")
+    # shared memory of the block before does not count
+    fault("mov.u32 %r1, %ctaid.x; setp.eq.u32 %p, %r1, 0;\n @%p st.shared.u32 [%s], %t;\n"
+          " ld.shared.u32 %r2, [%s];  // HERE", "uninitialised", blocks=2)
+
+
+def test_diverged_barriers() -> None:
+    found = fault("setp.lt.u32 %p, %t, 40;\n @%p bar.sync 0;  // HERE", "barrier")
+    assert "ended before this barrier" in found.message
+    found = fault("setp.lt.u32 %p, %l, 16;\n @%p bra A;\n bar.sync 0;  // HERE\n bra.uni B;\nA: bar.sync 0;\nB:",
+                  "barrier")
+    assert "different places" in found.message
+    # whole warps may come from two places
+    run("setp.eq.u32 %p, %w, 0;\n @%p bra A;\n bar.sync 0;\n bra.uni B;\nA: bar.sync 0;\nB:")
+
+
+def test_diverged_collectives() -> None:
+    shuffle = "shfl.sync.idx.b32 %r1, %t, 0, 31, 0xffffffff;  // HERE"
+    found = fault(f"setp.lt.u32 %p, %l, 16;\n @!%p bar.sync 0;\n @%p {shuffle}", "divergent")
+    assert "only lanes 0xffff came" in found.message
+    fault("setp.lt.u32 %p, %l, 16;\n @%p bra A;\n"
+          " vote.sync.ballot.b32 %r1, 1, 0xffffffff;\nA: shfl.sync.idx.b32 %r1, %t, 0, 31, 0xffffffff;  // HERE",
+          "divergent")
+    fault("shfl.sync.idx.b32 %r1, %t, 0, 31, 0xffff;  // HERE", "divergent")
+    # a lane that ended is not waited for, and cannot be read from
+    run("setp.lt.u32 %p, %l, 16;\n @!%p exit;\n shfl.sync.idx.b32 %r1, %t, 0, 31, 0xffffffff;")
+    found = fault("setp.lt.u32 %p, %l, 16;\n @!%p exit;\n shfl.sync.idx.b32 %r1, %t, 20, 31, 0xffffffff;  // HERE",
+                  "divergent")
+    assert "lane 20" in found.message
+    fault("mov.u32 %r1, 0; st.shared.u32 [%s], %t; setp.lt.u32 %p, %l, 16;\n @!%p exit;\n"
+          " ldmatrix.sync.aligned.m8n8.x1.shared.b16 {%r1}, [shared_words];  // HERE", "divergent")
+
+
+def test_deadlocks() -> None:
+    found = fault("setp.eq.u32 %p, %w, 0;\n @%p bar.sync 0;  // HERE\n @!%p bar.sync 1;", "deadlock")
+    assert "different places" in found.message
+    found = fault("bar.sync 1, 128;  // HERE", "deadlock")
+    assert "128 threads" in found.message
+    spin = """
+  setp.eq.u32 %p, %t, 32;
+  @%p bra SET;
+WAIT:
+  ld.volatile.global.u32 %r1, [%h+4092];
+  setp.eq.u32 %q, %r1, 7;
+  @!%q bra WAIT;  // HERE
+  bra.uni END;
+SET:
+END:
+"""
+    assert "waits for what no thread will do" in fault(spin, "deadlock", limit=1 << 22).message
+    flag = np.zeros(1024, np.uint32)
+    waits = "ld.param.u64 %rd1, [out];" + spin.replace("[%h+4092]", "[%rd1+4092]")
+    run(waits.replace("SET:", "SET:\n st.volatile.global.u32 [%rd1+4092], 7;"), out=flag)
+    assert flag[1023] == 7
+
+
+PAIR = """
+  setp.eq.u32 %p, %w, 0;
+  @!%p bra CONSUMER;
+  st.shared.u32 [%s], %t;
+  bar.arrive 3, 64;
+  bra.uni END;
+CONSUMER:
+  bar.sync 3, 64;
+  ld.shared.u32 %r2, [%s+-128];  // HERE
+  st.global.u32 [%g], %r2;
+END:
+"""
+
+
+def test_an_endless_loop() -> None:
+    fault("mov.u32 %r1, 0;\nLOOP: add.u32 %r1, %r1, 1; st.global.u32 [%g], %r1;\n bra LOOP;  // HERE", "endless",
+          limit=1 << 20)
+
+
+def test_producer_and_consumer() -> None:
+    assert run(PAIR)[32:64].tolist() == list(range(32))
+    assert run(PAIR, seed=9)[32:64].tolist() == list(range(32))
+    store, arrive = "  st.shared.u32 [%s], %t;\n", "  bar.arrive 3, 64;\n"
+    fault(PAIR.replace(store + arrive, arrive + store), "race")
+
+
+def test_a_barrier_of_some_warps_orders_only_those() -> None:
+    """Warps 0 and 1 meet, warps 2 and 3 meet; then each reads from a warp of its own pair, or of the other."""
+    body = """
+  st.shared.u32 [%s], %t;
+  shr.u32 %r1, %w, 1;
+  add.u32 %r1, %r1, 1;
+  bar.sync %r1, 64;
+  xor.b32 %r1, %o, {};
+  mov.u32 %r3, shared_words;
+  add.u32 %r3, %r3, %r1;
+  ld.shared.u32 %r2, [%r3];  // HERE
+  st.global.u32 [%g], %r2;
+"""
+    assert run(body.format(128), threads=128)[:128].tolist() == [t ^ 32 for t in range(128)]
+    fault(body.format(256), "race", threads=128)
+
+
+GLOBAL = """
+  mov.u32 %r1, %ctaid.x;
+  mul.wide.u32 %i, %r1, {};
+  add.s64 %g, %g, %i;
+  st.global.u32 [%g], %r1;  // HERE
+"""
+
+
+def test_blocks_that_write_the_same_place() -> None:
+    run(GLOBAL.format(256), blocks=4)
+    found = fault(GLOBAL.format(252), "race", blocks=4)
+    assert "of another block" in found.message
+    # one block reads what another wrote
+    fault("mov.u32 %r1, %ctaid.x; mul.wide.u32 %i, %r1, 256; add.s64 %rd1, %g, %i; st.global.u32 [%rd1], %r1;\n"
+          " ld.global.u32 %r2, [%g];  // HERE", "race", blocks=2)
+    # one block writes what another has read
+    fault("mov.u32 %r1, %ctaid.x; setp.eq.u32 %p, %r1, 0;\n @%p ld.global.u32 %r2, [%g];\n"
+          " @!%p st.global.u32 [%g], %t;  // HERE", "race", blocks=2)
+
+
+def test_threads_of_a_block_race_in_global_memory_too() -> None:
+    body = """
+  st.global.u32 [%g], %t;
+  bar.sync 0;
+  ld.param.u64 %rd1, [out];
+  xor.b32 %r1, %o, 128;
+  cvt.u64.u32 %i, %r1;
+  add.s64 %rd1, %rd1, %i;
+  ld.global.u32 %r2, [%rd1];  // HERE
+  bar.sync 0;
+  st.global.u32 [%g], %r2;
+"""
+    assert run(body)[:64].tolist() == [t ^ 32 for t in range(64)]
+    fault(body.replace("bar.sync 0;\n  ld.param", "ld.param"), "race")
+
+
+def test_what_is_written_must_not_be_read_as_read_only() -> None:
+    body = "{} st.global.u32 [%g], %t;\n {} ld.global.nc.u32 %r1, [%g+{}];  // HERE"
+    run(body.format("", "", 256))
+    found = fault(body.format("", "", 0), "undefined")
+    assert "ld.global.nc" in found.message
+
+
+def test_the_last_block_may_read_what_the_others_fenced() -> None:
+    """Partial results, a fence, a counter: the block that counts last adds them all up."""
+    body = """
+  mov.u32 %r1, %ctaid.x;
+  ld.param.u64 %rd1, [out];
+  mul.wide.u32 %i, %r1, 4;
+  add.s64 %rd2, %rd1, %i;
+  add.u32 %r2, %r1, 10;
+  st.global.u32 [%rd2+64], %r2;
+  membar.gl;
+  atom.global.add.u32 %r3, [%rd1], 1;
+  setp.ne.u32 %p, %r3, 3;
+  @%p exit;
+  ld.global.u32 %r4, [%rd1+64];
+  ld.global.u32 %r5, [%rd1+68];
+  ld.global.u32 %r6, [%rd1+72];
+  ld.global.u32 %r7, [%rd1+76];
+  add.u32 %r4, %r4, %r5;
+  add.u32 %r4, %r4, %r6;
+  add.u32 %r4, %r4, %r7;
+  st.global.u32 [%rd1+4], %r4;
+"""
+    for seed in range(4):
+        assert run(body, threads=1, blocks=4, seed=seed)[1] == 10 + 11 + 12 + 13
+    with pytest.raises(emulate.Fault) as caught:
+        run(body.replace("membar.gl;", ""), threads=1, blocks=4)
+    assert caught.value.kind == "race"
+
+
+def test_seeds_show_what_depends_on_the_order() -> None:
+    """The sum of floats by atomics, and who comes first."""
+    floats = ("cvt.rn.f32.u32 %f1, %t; add.f32 %f1, %f1, 1.0; rcp.rn.f32 %f1, %f1;\n ld.param.u64 %rd1, [out];\n"
+              " red.global.add.f32 [%rd1], %f1;")
+    sums = {int(run(floats, threads=64, seed=seed)[0]) for seed in range(6)}
+    assert len(sums) > 1
+    first = "ld.param.u64 %rd1, [out];\n atom.global.exch.b32 %r1, [%rd1], %t;"
+    assert len({int(run(first, seed=seed)[0]) for seed in range(6)}) > 1
+    assert int(run(first, seed=4)[0]) == int(run(first, seed=4)[0])
+    blocks = "mov.u32 %r1, %ctaid.x; ld.param.u64 %rd1, [out];\n atom.global.exch.b32 %r2, [%rd1], %r1;"
+    assert len({int(run(blocks, threads=1, blocks=8, seed=seed)[0]) for seed in range(6)}) > 1
+
+
+def test_trap_and_places_in_the_source() -> None:
+    text = HEADER + """.file 1 "kernels/example.py"
+.visible .entry kernel()
+{
+  .reg .pred %p; .reg .b32 %t;
+  .loc 1 41 5
+  mov.u32 %t, %tid.x;
+  setp.eq.u32 %p, %t, 1;
+  .loc 1 42 9, function_name $L__info, inlined_at 1 50 1
+  @%p trap;
+  ret;
+}
+"""
+    with pytest.raises(emulate.Fault) as caught:
+        emulate.Module(text).launch("kernel", (2, 1), (2, 2, 1), [])
+    line = 1 + text.splitlines().index("  @%p trap;")
+    assert caught.value.kind == "trap" and caught.value.ptx_line == line
+    assert caught.value.source == ("kernels/example.py", 42)
+    assert caught.value.block == (0, 0, 0) and "example.py:42" in str(caught.value)
+
+
+def test_launches_that_no_device_takes() -> None:
+    text = HEADER + """.visible .entry one(.param .u32 a, .param .align 8 .b8 pair[16]) .maxntid 64, 1, 1 { ret; }
+.visible .entry two() .reqntid 32 { .shared .align 4 .b8 big[49152]; .reg .b32 %r; mov.u32 %r, big; ret; }
+"""
+    module = emulate.Module(text)
+    pair = bytes(16)
+    module.launch("one", 1, 64, [np.int32(1), pair])
+    module.launch("one", 1, 64, [7, pair])
+    x = np.zeros(4)
+    x.flags.writeable = False
+    for arguments in (("three", 1, 32, []), (None, 1, 32, []), ("one", 1, 65, [np.int32(1), pair]),
+                      ("one", 1, 64, [pair]), ("one", 1, 64, [np.int64(1), pair]),
+                      ("one", 1, 64, [np.int32(1), bytes(8)]), ("one", 1, 64, [1.0, pair]),
+                      ("one", 1, 64, [2**32, pair]), ("one", 1, 64, ["1", pair]),
+                      ("two", 1, 31, []), ("two", 1, 32, [], (), 227 * 1024), ("one", 0, 64, [np.int32(1), pair]),
+                      ("one", 1, (8, 8, 128), [np.int32(1), pair]), ("two", 1, 32, [], [(x, "rw")]),
+                      ("two", 1, 32, [], [(np.zeros(3), "x")])):
+        with pytest.raises(emulate.Fault) as caught:
+            module.launch(*arguments)
+        assert caught.value.kind == "launch", arguments

@@ -1,0 +1,36 @@
+"""The emulator's runtime on other processors, and with fibres that switch by other means."""
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tilewright.emulate import build
+
+CHECK = Path(__file__).resolve().parent / "c" / "emulate_check.c"
+SYSROOT = Path("/usr/aarch64-linux-gnu")
+
+
+@pytest.mark.parametrize("flags", [[], ["-DEMU_UCONTEXT"]], ids=["assembly", "ucontext"])
+@pytest.mark.parametrize("machine", ["host", "aarch64"])
+def test_runtime(machine: str, flags: list[str], tmp_path: Path) -> None:
+    cc, run = list(build.compiler()), []
+    if machine == "aarch64":
+        cc, run = ["aarch64-linux-gnu-gcc"], ["qemu-aarch64", "-L", str(SYSROOT)]
+        missing = [tool for tool in (cc[0], run[0]) if shutil.which(tool) is None]
+        missing += [] if SYSROOT.exists() else [str(SYSROOT)]
+        if missing:
+            reason = f"no {', '.join(missing)}: apt-get install gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
+            if os.environ.get("CI") == "true":
+                pytest.fail(reason)
+            pytest.skip(reason)
+    program = tmp_path / "check"
+    sources = [str(CHECK), *map(str, sorted(build.RUNTIME.glob("*.c")))]
+    strict = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", "-frounding-math",
+              "-fno-builtin-fma"]
+    subprocess.run([*cc, *strict, *flags, "-I", str(build.RUNTIME), *sources, "-o", str(program), "-lm"], check=True)
+    done = subprocess.run([*run, str(program)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "complaints 0" in done.stdout, done.stdout + done.stderr
