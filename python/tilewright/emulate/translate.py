@@ -36,7 +36,6 @@ class Parameter:
     type: str
     size: int
     offset: int
-    is_array: bool
 
 
 @dataclass(slots=True)
@@ -316,7 +315,7 @@ def parameters_of(function: Function) -> tuple[Parameter, ...]:
     offset, found = 0, []
     for v in function.parameters:
         offset = aligned(offset, v.align)
-        found.append(Parameter(v.name, v.type, size_of(v), offset, v.count != 1 or v.type == "b8"))
+        found.append(Parameter(v.name, v.type, size_of(v), offset))
         offset += size_of(v)
     return tuple(found)
 
