@@ -200,6 +200,8 @@ class Code:
             if width != 64:
                 raise Unsupported(f"{text} where {width} bits are read")
         elif "." in digits:
+            if width < 32:
+                raise Unsupported(f"{text} where {width} bits are read")
             value = int.from_bytes(struct.pack(">d" if width == 64 else ">f", sign * float(digits)), "big")
         else:
             value = sign * int(digits.rstrip("U"), 0)

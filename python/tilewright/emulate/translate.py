@@ -111,10 +111,13 @@ class Translator:
 
     def variables(self, *spaces: str) -> list[Variable]:
         inside = [s for f in self.defined.values() for s in f.body or () if isinstance(s, Variable)]
-        found = [v for v in (*self.program.variables, *inside) if v.space in spaces]
-        if len({v.name for v in found}) < len(found):
-            raise Unsupported("two variables of one name")
-        return found
+        found: dict[str, Variable] = {}
+        for v in (*self.program.variables, *inside):
+            if v.space in spaces:
+                known = found.setdefault(v.name, v)
+                if known is not v and known.count is not None:  # dynamic shared memory is declared wherever it is used
+                    raise Unsupported(f"two variables of the name {v.name}", v.line)
+        return list(found.values())
 
     def lay_out_shared(self, function: Function) -> int:
         """Gives shared variables their places as this function sees them; the bytes that a kernel needs.
