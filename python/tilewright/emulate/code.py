@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .errors import Unsupported
-from .parse import BYTES, Address, Group, Instruction, Name, Not, Number, Operand, Sum, Variable
+from .syntax import BYTES, Address, Group, Instruction, Name, Not, Number, Operand, Sum, Variable
 
 BITS = {name: 8 * size for name, size in BYTES.items()} | {"tf32": 32, "s16x2": 32, "u16x2": 32, "f32x2": 64}
 FLOATS = {"f16": (5, 10), "bf16": (8, 7), "f32": (8, 23), "f64": (11, 52), "tf32": (8, 10)}  # exponent, mantissa bits

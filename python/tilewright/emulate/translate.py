@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from .code import BITS, Code, ModuleNames, Register
 from .errors import Unsupported
 from .instructions import translate
-from .parse import (
+from .syntax import (
     BYTES,
     Address,
     Function,
