@@ -1,6 +1,7 @@
 """Programs that are wrong on purpose, each of which the emulator must name by kind and line, beside what is right."""
 from __future__ import annotations
 
+import pickle
 import re
 from typing import Any
 
@@ -491,6 +492,8 @@ def test_trap_and_places_in_the_source() -> None:
     assert caught.value.kind == "trap" and caught.value.ptx_line == line
     assert caught.value.source == ("kernels/example.py", 42)
     assert caught.value.block == (0, 0, 0) and "example.py:42" in str(caught.value)
+    copy = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copy), copy.kind, copy.source) == (str(caught.value), "trap", caught.value.source)
 
 
 def test_launches_that_no_device_takes() -> None:

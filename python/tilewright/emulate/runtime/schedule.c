@@ -325,6 +325,7 @@ u32 emu_has_fma(void) {
 }
 
 u32 emu_launch_size(void) { return sizeof(Launch); }
+u32 emu_launch_head(void) { return offsetof(Launch, shared); }  /* the part that module.py fills in and reads */
 
 /* Runs a kernel over its grid; l->failed says whether a fault ended it. */
 void emu_launch(Launch *l) {
