@@ -1,14 +1,18 @@
 """The emulator's runtime on other processors, and with fibres that switch by other means."""
 from __future__ import annotations
 
+import ctypes
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tilewright.emulate import build
+from tilewright import emulate
+from tilewright.emulate import build, errors, report
+from tilewright.emulate.module import CLaunch
 
 CHECK = Path(__file__).resolve().parent / "c" / "emulate_check.c"
 SYSROOT = Path("/usr/aarch64-linux-gnu")
@@ -34,3 +38,15 @@ def test_runtime(machine: str, flags: list[str], tmp_path: Path) -> None:
     subprocess.run([*cc, *strict, *flags, "-I", str(build.RUNTIME), *sources, "-o", str(program), "-lm"], check=True)
     done = subprocess.run([*run, str(program)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "complaints 0" in done.stdout, done.stdout + done.stderr
+
+
+def test_both_languages_agree(tmp_path: Path) -> None:
+    """Constants and structures are written down in C and in Python."""
+    header = (build.RUNTIME / "emulate.h").read_text()
+    kinds = re.findall(r"\bFAULT_(\w+)", re.search(r"enum \{\s*FAULT_NONE[^}]*\}", header).group())
+    assert [kind.lower().replace("_", "-") for kind in kinds] == list(errors.KINDS)
+    reasons = re.findall(r"\bWHY_(\w+)", re.search(r"enum \{\s*WHY_PLAIN[^}]*\}", header).group())
+    assert [getattr(report, name) for name in reasons] == list(range(len(reasons)))
+    emulate.Module(".visible .entry k() { ret; }", cache=tmp_path)
+    _, runtime = build.runtime(tmp_path)
+    assert runtime.emu_launch_head() == ctypes.sizeof(CLaunch)

@@ -1,6 +1,8 @@
 """What goes wrong in a kernel, and what the emulator does not know."""
 from __future__ import annotations
 
+from typing import Any
+
 # in the order of the FAULT_ constants of runtime/emulate.h; "launch" and "unsupported" are found before anything runs
 KINDS = ("none", "out-of-bounds", "misaligned", "race", "barrier", "uninitialised", "divergent", "deadlock", "async",
          "undefined", "stack", "trap", "memory", "endless")
@@ -28,6 +30,16 @@ class Fault(RuntimeError):
         super().__init__(f"{kind}: {message}" + (f" [{'; '.join(place)}]" if place else ""))
         self.kind, self.message, self.ptx_line, self.source = kind, message, ptx_line, source
         self.block, self.thread = block, thread
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that a fault in a worker process reaches its parent: the arguments are not those of __init__."""
+        return _rebuilt, (type(self), self.args, self.__dict__)
+
+
+def _rebuilt(kind: type[Fault], args: tuple[Any, ...], state: dict[str, Any]) -> Fault:
+    fault = kind.__new__(kind, *args)
+    fault.__dict__.update(state)
+    return fault
 
 
 class Unsupported(Fault):

@@ -34,7 +34,7 @@ enum {
     FAULT_ENDLESS
 };
 
-/* What a fault's numbers mean: the order of REASONS in report.py. */
+/* What a fault's numbers mean: the order of the constants in report.py. */
 enum {
     WHY_PLAIN, WHY_READ, WHY_WRITE, WHY_READ_ONLY, WHY_WRITE_WRITE, WHY_READ_WRITE, WHY_WRITE_READ, WHY_EXITED,
     WHY_DIFFERENT, WHY_NOT_NAMED, WHY_LANES, WHY_SOURCE_LANE, WHY_IN_FLIGHT, WHY_NEVER_WAITED, WHY_SOURCE_CHANGED,
