@@ -132,6 +132,24 @@ MEET:
     fault(half.format(64), "race", threads=32)
 
 
+@pytest.mark.parametrize(("reads", "threads"), [
+    ("setp.ge.u32 %p, %t, 0;", 32),
+    ("rem.u32 %r1, %t, 63; setp.eq.u32 %p, %r1, 0;", 64),
+], ids=["one warp", "two warps"])
+def test_earlier_readers_are_remembered(reads: str, threads: int) -> None:
+    """The last thread reads after the others, and writes: in no order with them, though it read last itself."""
+    body = f"""
+  st.shared.u32 [%s], %t;
+  bar.sync 0;
+  {reads}
+  @%p ld.shared.u32 %r2, [shared_words+4];
+  setp.eq.u32 %p, %t, {threads - 1};
+  @%p st.shared.u32 [shared_words+4], 7;  // HERE
+"""
+    fault(body, "race", threads=threads)
+    run(body.replace("setp.eq.u32 %p, %t", "bar.sync 0;\n  setp.eq.u32 %p, %t"), threads=threads)
+
+
 def test_bytes_that_are_neighbours_do_not_race() -> None:
     body = """
   mov.u32 %r1, shared_words;
@@ -446,6 +464,9 @@ def test_seeds_show_what_depends_on_the_order() -> None:
     assert len(sums) > 1
     first = "ld.param.u64 %rd1, [out];\n atom.global.exch.b32 %r1, [%rd1], %t;"
     assert len({int(run(first, seed=seed)[0]) for seed in range(6)}) > 1
+    assert len({int(run(first, threads=32, seed=seed)[0]) for seed in range(6)}) > 1  # the lanes of a warp
+    whose = first.replace("%t;", "%w;")
+    assert len({int(run(whose, threads=128, seed=seed)[0]) for seed in range(9)}) > 1  # warps
     assert int(run(first, seed=4)[0]) == int(run(first, seed=4)[0])
     blocks = "mov.u32 %r1, %ctaid.x; ld.param.u64 %rd1, [out];\n atom.global.exch.b32 %r2, [%rd1], %r1;"
     assert len({int(run(blocks, threads=1, blocks=8, seed=seed)[0]) for seed in range(6)}) > 1

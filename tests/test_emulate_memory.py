@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,21 @@ def test_two_kernels_each_have_their_own_shared_memory() -> None:
     with pytest.raises(emulate.Fault, match="out-of-bounds"):
         launch(ptx, "two", [at(out)], [(out, "w")])
     assert out.tolist() == [8, 5, 8 + 128]
+
+
+def test_many_threads_may_fill_the_cache_and_launch_at_once(tmp_path: Path) -> None:
+    ptx = HEADER + """.visible .entry k(.param .u64 out, .param .u32 n) { .reg .b64 %a, %i; .reg .b32 %t, %n, %s;
+      .shared .align 4 .b8 sh[512]; ld.param.u64 %a, [out]; ld.param.u32 %n, [n]; mov.u32 %t, %tid.x;
+      mov.u32 %s, sh; mad.lo.u32 %s, %t, 4, %s; st.shared.u32 [%s], %n; bar.sync 0; ld.shared.u32 %n, [%s];
+      mul.wide.u32 %i, %t, 4; add.s64 %a, %a, %i; st.global.u32 [%a], %n; ret; }"""
+
+    def work(n: int) -> list[int]:
+        out = np.zeros(128, np.uint32)
+        emulate.Module(ptx, cache=tmp_path).launch("k", 1, 128, [at(out), np.uint32(n)], [(out, "w")])
+        return out.tolist()
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(work, range(9))) == [[n] * 128 for n in range(9)]
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".so", ".so"]
 
 
 def test_cache_is_filled_once_and_survives_its_removal(tmp_path: Path) -> None:

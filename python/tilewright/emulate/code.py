@@ -12,12 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .errors import Unsupported
-from .parse import BYTES, Address, Group, Instruction, Name, Not, Number, Operand, Sum, Variable
+from .syntax import BYTES, Address, Group, Instruction, Name, Not, Number, Operand, Sum, Variable
 
 BITS = {name: 8 * size for name, size in BYTES.items()} | {"tf32": 32, "s16x2": 32, "u16x2": 32, "f32x2": 64}
 FLOATS = {"f16": (5, 10), "bf16": (8, 7), "f32": (8, 23), "f64": (11, 52), "tf32": (8, 10)}  # exponent, mantissa bits
 HALVES = {"f16x2": "f16", "bf16x2": "bf16", "s16x2": "s16", "u16x2": "u16", "f32x2": "f32"}
 
+MAX_SITES = 1 << 20  # memory.c keeps the number of an instruction in 20 bits
 WIDER = ("ld", "ldu", "st", "cvt")  # instructions whose registers may be wider than their type
 
 # registers that the hardware sets: C, width
@@ -199,6 +200,8 @@ class Code:
             if width != 64:
                 raise Unsupported(f"{text} where {width} bits are read")
         elif "." in digits:
+            if width < 32:
+                raise Unsupported(f"{text} where {width} bits are read")
             value = int.from_bytes(struct.pack(">d" if width == 64 else ">f", sign * float(digits)), "big")
         else:
             value = sign * int(digits.rstrip("U"), 0)
@@ -375,6 +378,8 @@ class ModuleNames:
         self.unit = {"shared": 16, "global": 16}  # bytes of the smallest access
 
     def site(self, instruction: Instruction) -> int:
+        if len(self.sites) == MAX_SITES:
+            raise Unsupported(f"more than {MAX_SITES} instructions that can fail")
         self.sites.append(instruction)
         return len(self.sites) - 1
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from . import build, report
 from .errors import KINDS, Fault, Index, Place
-from .parse import Instruction, parse
+from .parse import parse
 from .report import Accesses, Finding, Report, thread_index
+from .syntax import Instruction
 from .translate import Kernel, translate_module
 
 Shape = int | Sequence[int]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from .code import BITS, Code, ModuleNames, Register
 from .errors import Unsupported
 from .instructions import translate
-from .parse import (
+from .syntax import (
     BYTES,
     Address,
     Function,
@@ -36,7 +36,6 @@ class Parameter:
     type: str
     size: int
     offset: int
-    is_array: bool
 
 
 @dataclass(slots=True)
@@ -112,10 +111,13 @@ class Translator:
 
     def variables(self, *spaces: str) -> list[Variable]:
         inside = [s for f in self.defined.values() for s in f.body or () if isinstance(s, Variable)]
-        found = [v for v in (*self.program.variables, *inside) if v.space in spaces]
-        if len({v.name for v in found}) < len(found):
-            raise Unsupported("two variables of one name")
-        return found
+        found: dict[str, Variable] = {}
+        for v in (*self.program.variables, *inside):
+            if v.space in spaces:
+                known = found.setdefault(v.name, v)
+                if known is not v and known.count is not None:  # dynamic shared memory is declared wherever it is used
+                    raise Unsupported(f"two variables of the name {v.name}", v.line)
+        return list(found.values())
 
     def lay_out_shared(self, function: Function) -> int:
         """Gives shared variables their places as this function sees them; the bytes that a kernel needs.
@@ -316,7 +318,7 @@ def parameters_of(function: Function) -> tuple[Parameter, ...]:
     offset, found = 0, []
     for v in function.parameters:
         offset = aligned(offset, v.align)
-        found.append(Parameter(v.name, v.type, size_of(v), offset, v.count != 1 or v.type == "b8"))
+        found.append(Parameter(v.name, v.type, size_of(v), offset))
         offset += size_of(v)
     return tuple(found)
 

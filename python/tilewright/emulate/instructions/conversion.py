@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from ..code import BITS, FLOATS, Code, kind_of
 from ..errors import Unsupported
-from ..parse import Operand
+from ..syntax import Operand
 from .floats import flush
 from .table import instruction
 

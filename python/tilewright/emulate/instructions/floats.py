@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from ..code import BITS, HALVES, Code
 from ..errors import Unsupported
-from ..parse import Operand
+from ..syntax import Operand
 from .table import instruction
 
 Operands = tuple[Operand, ...]

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from ..code import BITS, Code, kind_of
 from ..errors import Unsupported
-from ..parse import Operand
+from ..syntax import Operand
 from . import floats
 from .table import instruction
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from ..code import BITS, FLOATS, HALVES, SPECIAL, Code, items, kind_of
 from ..errors import Unsupported
-from ..parse import Group, Name, Number, Operand, Pair
+from ..syntax import Group, Name, Number, Operand, Pair
 from .floats import flush
 from .table import instruction
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from ..code import Code, items
 from ..errors import Unsupported
-from ..parse import Operand
+from ..syntax import Operand
 from .table import instruction
 from .warp import collective
 

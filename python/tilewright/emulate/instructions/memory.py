@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from ..code import BITS, Code, items, kind_of
 from ..errors import Unsupported
-from ..parse import Operand
+from ..syntax import Operand
 from .table import instruction
 
 Operands = tuple[Operand, ...]

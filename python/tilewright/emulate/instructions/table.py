@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from ..code import Code, Handler
 from ..errors import Unsupported
-from ..parse import Instruction
+from ..syntax import Instruction
 
 TABLE: dict[str, Handler] = {}
 

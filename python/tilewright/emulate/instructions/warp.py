@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from ..code import Code
 from ..errors import Unsupported
-from ..parse import Operand, Pair
+from ..syntax import Operand, Pair
 from .table import instruction
 
 Operands = tuple[Operand, ...]

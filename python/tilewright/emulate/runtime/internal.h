@@ -9,11 +9,13 @@
 
 /* Records a fault as the launch's, unless one is recorded already; the caller then leaves for the scheduler. */
 HIDDEN void set_fault(Launch *, const Fault *);
+/* A fault at the instruction at which a thread waits. */
+HIDDEN void fault_in(Launch *, const Thread *, u32 kind, u32 why, u64 address, u64 size);
 /* Goes back to the scheduler; returns when it is this thread's turn again. */
 HIDDEN void leave(Thread *);
-HIDDEN u64 random_below(Launch *, u64 n);
-HIDDEN void shuffle(Launch *, u32 *list, u32 n);
 HIDDEN u32 tick(Launch *);  /* ends the present time and gives it */
+
+HIDDEN bool open_barriers(Launch *);  /* those that are full; whether there were any */
 
 HIDDEN void trace_block(Launch *);
 HIDDEN void trace_access(Thread *, u32 space, u64 address, u32 size, u32 site);

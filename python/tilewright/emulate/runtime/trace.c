@@ -9,7 +9,10 @@ void trace_access(Thread *t, u32 space, u64 address, u32 size, u32 site) {
     if (a->count == a->room) {
         a->room = a->room ? 2 * a->room : 256;
         Access *list = realloc(a->list, a->room * sizeof *list);
-        if (!list) abort();
+        if (!list) {
+            set_fault(t->launch, &(Fault){.kind = FAULT_MEMORY});
+            return;
+        }
         a->list = list;
     }
     a->list[a->count++] = (Access){address, site, (u16)size, (u16)space};
@@ -62,11 +65,14 @@ static int by_site(const void *x, const void *y) {
 }
 
 static void trace_warp(Launch *l, const Warp *w) {
-    const Access **sorted[LANES], **at[LANES];
+    const Access **sorted[LANES] = {NULL}, **at[LANES];
     for (u32 i = 0; i < w->size; i++) {
         const Accesses *a = &l->accesses[w->lanes[i].id];
         at[i] = sorted[i] = malloc((a->count + 1) * sizeof *sorted[i]);
-        if (!sorted[i]) abort();
+        if (!sorted[i]) {
+            set_fault(l, &(Fault){.kind = FAULT_MEMORY});
+            goto end;
+        }
         for (u64 k = 0; k < a->count; k++) sorted[i][k] = &a->list[k];
         qsort(sorted[i], a->count, sizeof *sorted[i], by_site);
         sorted[i][a->count] = NULL;
@@ -83,6 +89,7 @@ static void trace_warp(Launch *l, const Warp *w) {
             if (*at[i] && (*at[i])->site == least->site && (*at[i])->space == least->space) request[n++] = *at[i]++;
         (least->space == SPACE_SHARED ? count_wavefronts : count_sectors)(&l->sites[least->site], request, n);
     }
+end:
     for (u32 i = 0; i < w->size; i++) {
         free(sorted[i]);
         l->accesses[w->lanes[i].id].count = 0;
