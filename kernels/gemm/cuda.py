@@ -1,0 +1,283 @@
+"""The products in CUDA: which kernel a call takes, and with what. The kernels are in cuda_*.py.
+
+All of the family is one product, out = activation(alpha · a @ b + bias) + beta · c: the gradients are products of
+transposed views, and sums of columns.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tilewright.core import arrays, device
+from tilewright.core.registry import FLOATS, HALVES, Call, Kernel
+from tilewright.kernels.ptx.launch import blocks, scratch
+
+from .cuda_columns import column_sums
+from .cuda_ladder import naive, tiled
+from .cuda_numbers import RAW, WIDE, numbers
+from .cuda_tensor import tensor
+from .cuda_tile import tile
+from .cuda_vector import ACROSS, ROWS, across, dot, parts
+from .spec import ACTIVATIONS
+
+MOST_PLANES = 65535  # of a grid along z
+ALIGNMENT = 16
+TENSOR_CORES = (8, 0)  # the compute capability from which on tensor() runs
+FILL = 128  # blocks, about those that a device runs at once
+LEAST_CHUNK, MOST_CHUNKS, EVEN = 128, 32, 32  # of k, so that sums in scratch are few beside products
+
+
+class Product(NamedTuple):
+    """One product of matrices: a (..., M, K), b (..., K, N), out (..., M, N); c (M, N), bias (N,)."""
+
+    a: np.ndarray
+    b: np.ndarray
+    out: np.ndarray
+    c: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    alpha: float = 1.0
+    beta: float = 1.0
+    activation: str | None = None
+
+
+def product(p: Product) -> None:
+    """Compute one."""
+    if p.out.size == 0:
+        return
+    if p.alpha == 0:
+        p = p._replace(a=p.a[..., :0], b=p.b[..., :0, :])
+    if p.beta == 0:
+        p = p._replace(c=None)
+    for a, b, out in planes(p.a, p.b, p.out):
+        (_by_vector if 1 in out.shape[1:] else _tiled)(p._replace(a=a, b=b, out=out))
+
+
+def planes(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The product in pieces with one leading axis, which is that of the grid."""
+    if out.ndim == 2:
+        yield a[None], b[None], out[None]
+    elif out.ndim == 3:
+        if b.strides[0] == 0 and all(x.strides[0] == x.shape[1] * x.strides[1] for x in (a, out)):
+            yield _rows(a), b[:1], _rows(out)  # one matrix for all: their rows are rows of one product
+            return
+        for at in range(0, out.shape[0], MOST_PLANES):
+            yield tuple(x[at:at + MOST_PLANES] for x in (a, b, out))  # type: ignore[misc]
+    elif all(x.strides[0] == x.shape[1] * x.strides[1] for x in (a, b, out)):
+        yield from planes(*(_merged(x) for x in (a, b, out)))
+    else:
+        for i in range(out.shape[0]):
+            yield from planes(a[i], b[i], out[i])
+
+
+def _merged(x: np.ndarray) -> np.ndarray:
+    """The first two axes as one, by a view."""
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+
+def _rows(x: np.ndarray) -> np.ndarray:
+    return _merged(x)[None]
+
+
+def mode(x: np.ndarray, lanes: int) -> str:
+    """How the tile kernel loads x (..., rows, k): see cuda_tile.py."""
+    size = x.itemsize
+    rows, k = x.shape[-2:]
+    row, step = x.strides[-2:]
+    if arrays.address(x) % ALIGNMENT or any(v % ALIGNMENT for v in x.strides[:-2]):
+        return "s"
+    if step == size and row % ALIGNMENT == 0 and k >= lanes:
+        return "k"
+    if row == size and step % ALIGNMENT == 0 and rows % lanes == 0:
+        return "r"
+    return "s"
+
+
+def _is_wide(x: np.ndarray | None, lanes: int) -> bool:
+    """Whether x (..., rows, columns) can be accessed `lanes` columns at a time."""
+    return x is None or (x.strides[-1] == x.itemsize and x.shape[-1] % lanes == 0
+                         and all(v % (lanes * x.itemsize) == 0 for v in (arrays.address(x), *x.strides[:-1])))
+
+
+def _modes(a: np.ndarray, b: np.ndarray) -> tuple[str, str]:
+    lanes = ALIGNMENT // a.itemsize
+    if a.itemsize == 2 and device.current().cc < TENSOR_CORES:
+        return "s", "s"
+    found = mode(a, lanes), mode(b.swapaxes(-1, -2), lanes)
+    return ("s", "s") if "s" in found else found
+
+
+def _steps(x: np.ndarray | None, axes: int) -> tuple[int, ...]:
+    return (0,) * axes if x is None else x.strides
+
+
+def _chunk(k: int, running: int) -> int:
+    """How much of k a block takes, where `running` blocks take all of it: less if they do not fill a device."""
+    count = max(1, min(FILL // running, k // LEAST_CHUNK, MOST_CHUNKS))
+    return blocks(blocks(k, count), EVEN) * EVEN
+
+
+def _tiled(p: Product) -> None:
+    """By tiles of sums."""
+    a, b, c, out, bias = p.a, p.b, p.c, p.out, p.bias
+    (count, m, n), k, dtype = out.shape, a.shape[2], arrays.name_of(a.dtype)
+    lanes, (a_mode, b_mode) = numbers(dtype).lanes, _modes(a, b)
+    tiles = blocks(m, 32 * lanes) * blocks(n, 32 * lanes)
+    kernel = tensor if a.itemsize == 2 and a_mode != "s" else tile
+    wide = WIDE * (n % lanes == 0)
+
+    def launch(chunk: int, c: Any, bias: Any, out: np.ndarray, alpha: float, flags: int, o_y: int) -> None:
+        kernel(a_mode, b_mode, dtype).launch(
+            (tiles, blocks(k, chunk) if k else 1, count), a, b, c, bias, out, alpha, p.beta if c is not None else 0.0,
+            flags, m, n, k, chunk, a.strides[1], a.strides[2], a.strides[0], b.strides[2], b.strides[1], b.strides[0],
+            *_steps(c, 2), *_steps(bias, 1), out.strides[-2], out.strides[-1], o_y, out.strides[0])
+
+    chunk = _chunk(k, tiles * count)
+    if count > 1 or chunk >= k:
+        wide = WIDE * (_is_wide(out, lanes) and _is_wide(c, lanes))
+        launch(max(k, 1), c, bias, out, p.alpha, ACTIVATIONS.index(p.activation) | wide, 0)
+        return
+    sums = scratch((blocks(k, chunk), m, n), numbers(dtype).real)
+    launch(chunk, None, None, sums, 1.0, RAW | wide, sums.strides[0])
+    _add_parts(p, sums)
+
+
+def _by_vector(p: Product) -> None:
+    """The product of a matrix with a row or a column."""
+    row = p.out.shape[1] == 1
+    a, x = (p.b.swapaxes(1, 2), p.a[:, 0]) if row else (p.a, p.b[:, :, 0])
+    out, c, bias = p.out[:, 0] if row else p.out[:, :, 0], p.c, p.bias
+    (count, rows, k), dtype = a.shape, arrays.name_of(a.dtype)
+    along = abs(a.strides[2]) <= abs(a.strides[1]) or rows == 1
+    wide = WIDE * (_is_dense(a) and _is_dense(x))
+    c_r = 0 if c is None else c.strides[1 if row else 0]
+    bias_r = bias.strides[0] if row and bias is not None else 0
+
+    def launch(chunk: int, c: Any, bias: Any, out: np.ndarray, alpha: float, flags: int, o_y: int) -> None:
+        kernel, each = (dot, ROWS) if along else (across, ACROSS)
+        kernel(dtype).launch((blocks(rows, each), blocks(k, chunk) if k else 1, count), a, x, c, bias, out, alpha,
+                             p.beta if c is not None else 0.0, flags | wide, rows, k, chunk, a.strides[1],
+                             a.strides[2], a.strides[0], x.strides[1], x.strides[0], c_r, bias_r, out.strides[-1], o_y,
+                             out.strides[0])
+
+    chunk = _chunk(k, blocks(rows, ROWS if along else ACROSS) * count)
+    if count > 1 or chunk >= k:
+        launch(max(k, 1), c, bias, out, p.alpha, ACTIVATIONS.index(p.activation), 0)
+        return
+    sums = scratch((blocks(k, chunk), rows), numbers(dtype).real)
+    launch(chunk, None, None, sums, 1.0, RAW, sums.strides[0])
+    _add_parts(p, sums)
+
+
+def _is_dense(x: np.ndarray) -> bool:
+    """Whether 16 bytes at a time of x's last axis can be read."""
+    return x.strides[-1] == x.itemsize and all(v % ALIGNMENT == 0 for v in (arrays.address(x), *x.strides[:-1]))
+
+
+def _add_parts(p: Product, sums: np.ndarray) -> None:
+    """The result of sums over parts of k."""
+    out, c, bias = p.out[0], p.c, p.bias
+    parts(arrays.name_of(out.dtype)).launch(
+        blocks(out.size, 256), sums, c, bias, out, p.alpha, p.beta if c is not None else 0.0,
+        ACTIVATIONS.index(p.activation), *out.shape, sums.shape[0], *_steps(c, 2), *_steps(bias, 1), *out.strides)
+
+
+# ---- operations
+
+def _matmul(call: Call, outs: Sequence[np.ndarray]) -> None:
+    a, b = call.inputs
+    product(Product(a, b, outs[0]))
+
+
+def _gemm(call: Call, outs: Sequence[np.ndarray]) -> None:
+    a, b, c = call.inputs
+    product(Product(a, b, outs[0], c, alpha=call.attrs["alpha"], beta=call.attrs["beta"]))
+
+
+def _linear(call: Call, outs: Sequence[np.ndarray]) -> None:
+    x, w, bias, residual = call.inputs
+    product(Product(x, w.T, outs[0], residual, bias, activation=call.attrs["activation"]))
+
+
+def _linear_backward(call: Call, outs: Sequence[np.ndarray]) -> None:
+    dy, x, w = call.inputs
+    dx, dw, dbias = outs
+    product(Product(dy, w, dx))
+    _weight_gradients(dy, x, dw, dbias, 0.0)
+
+
+def _linear_backward_weights(call: Call, outs: Sequence[np.ndarray]) -> None:
+    dy, x, dw, dbias = call.inputs
+    _weight_gradients(dy, x, dw, dbias, call.attrs["beta"])
+
+
+def _weight_gradients(dy: np.ndarray, x: np.ndarray, dw: np.ndarray, dbias: np.ndarray | None, beta: float) -> None:
+    """dw = dy.T @ x + beta · dw; dbias, unless it is None, likewise from the sums of dy's columns."""
+    product(Product(dy.T, x, dw, dw if beta else None, beta=beta))
+    if dbias is not None:
+        column_sums(dy, dbias, beta)
+
+
+def _matmul_naive(call: Call, outs: Sequence[np.ndarray]) -> None:
+    _ladder(naive, call, outs[0])
+
+
+def _matmul_tiled(call: Call, outs: Sequence[np.ndarray]) -> None:
+    _ladder(tiled, call, outs[0])
+
+
+def _ladder(step: Any, call: Call, out: np.ndarray) -> None:
+    if out.size == 0:
+        return
+    left, right = call.inputs
+    for a, b, y in planes(left, right, out):
+        step.launch((blocks(y.shape[2], 16), blocks(y.shape[1], 16), y.shape[0]), a, b, y, *y.shape[1:], a.shape[2],
+                    *(step for x in (a, b, y) for step in x.strides))
+
+
+# ---- in words
+
+def _how(call: Call) -> str:
+    a, b = call.inputs[0], call.inputs[1].T if call.op == "linear" else call.inputs[1]
+    return _words(a, b)
+
+
+def _how_backward(call: Call) -> str:
+    dy, x, w = call.inputs
+    return "; ".join(_words(a, b) for a, b in ((dy, w), (dy.T, x)))
+
+
+def _how_backward_weights(call: Call) -> str:
+    return _words(call.inputs[0].T, call.inputs[1])
+
+
+def _words(a: np.ndarray, b: np.ndarray) -> str:
+    side = 32 * numbers(arrays.name_of(a.dtype)).lanes
+    while a.ndim < 3:
+        a, b = a[None], b[None]
+    if a.shape[-2] == 1 or b.shape[-1] == 1:
+        return "product with a vector"
+    if "s" in _modes(a, b):
+        return f"{side}x{side} tile in registers, an element a load"
+    return f"{side}x{side} tile {'on tensor cores' if a.itemsize == 2 else 'in registers'}, 128-bit loads"
+
+
+def _here(call: Call) -> str | None:
+    """A packed matrix is in the host's memory; nothing is copied to the device that was not asked for."""
+    if call.place is None or call.packed is None:
+        return None
+    return "its matrix is packed on the host; tw.to_device(packed.numpy()) is the plain one on the device"
+
+
+KERNELS = [
+    Kernel("matmul", "cuda", _matmul, dtypes=FLOATS + HALVES, describe=_how, supports=_here),
+    Kernel("matmul", "cuda", _matmul_naive, "naive", dtypes=("float32",), supports=_here,
+           describe=lambda call: "a thread an element, any strides"),
+    Kernel("matmul", "cuda", _matmul_tiled, "tiled", dtypes=("float32",), supports=_here,
+           describe=lambda call: "16x16 tile in shared memory"),
+    Kernel("gemm", "cuda", _gemm, describe=_how, supports=_here),
+    Kernel("linear", "cuda", _linear, dtypes=FLOATS + HALVES, describe=_how, supports=_here),
+    Kernel("linear_backward", "cuda", _linear_backward, describe=_how_backward),
+    Kernel("linear_backward_weights", "cuda", _linear_backward_weights, describe=_how_backward_weights),
+]
