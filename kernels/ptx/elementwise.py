@@ -87,7 +87,7 @@ class Rows(NamedTuple):
     """
 
     arrays: tuple[np.ndarray, ...]
-    count: int
+    total: int
     rows: int
     steps: tuple[int, ...]
 

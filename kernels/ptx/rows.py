@@ -13,8 +13,8 @@
     vector   4 / 2, 128 bits           (k / lanes * threads + t) * lanes + k % lanes
     scalar   1, any step               k * threads + t
 
-A kernel is one source for all sizes: it goes over the pieces of a row, of which there is one unless the row is long, and
-reads a piece again only where `t.held` is False. Sums add a thread's numbers in order, then the team's by shuffles.
+A kernel is one source for all sizes: it goes over the pieces of a row, of which there is one unless the row is long,
+and reads a piece again only where `t.held` is False. Sums add a thread's numbers in order, then the team's by shuffles.
 """
 from __future__ import annotations
 
@@ -80,6 +80,12 @@ def team(real: Any, layout: str, size: str) -> SimpleNamespace:
         """Where the pieces end"""
         return uint32(piece) if held else n
 
+    @inline
+    def index(first, lane, k):
+        """Where in the row number k of a piece lies"""
+        i = uint32(uint32(first + uint32(lane * uint32(lanes))) + uint32(uint32(k // lanes) * uint32(ahead)))
+        return uint32(i + uint32(k % lanes))
+
     if size == "warp":
         def lane():
             return uint32(uint32(cuda.threadIdx.x) & uint32(31))
@@ -107,12 +113,13 @@ def team(real: Any, layout: str, size: str) -> SimpleNamespace:
         def largest(x, part):
             return warp.block_max(x, part, low)
 
-    return SimpleNamespace(real=NUMBA[real], items=items, piece=piece, held=held, ahead=ahead, lanes=lanes, end=end,
+    return SimpleNamespace(real=NUMBA[real], items=items, piece=piece, held=held, end=end, index=index,
                            read=read, write=write, lane=inline(lane), number=inline(number), sum=inline(total),
                            max=inline(largest))
 
 
 def _scalars(real: Any, items: int, ahead: int) -> tuple[Any, Any]:
+    """read and write for any step"""
     load, store = LOAD[real], STORE[real]
 
     @inline
@@ -133,7 +140,8 @@ def _scalars(real: Any, items: int, ahead: int) -> tuple[Any, Any]:
 
 
 def _vectors(real: Any, items: int, ahead: int) -> tuple[Any, Any]:
-    get, put = (_get_f32, _put_f32) if real is np.float32 else (_get_f64, _put_f64)
+    """read and write for rows at multiples of 16 bytes, whose lengths are too"""
+    get, put = (get_f32, put_f32) if real is np.float32 else (get_f64, put_f64)
     lanes = lanes_of(real, "vector")
     size = np.dtype(real).itemsize
 
@@ -157,22 +165,22 @@ def _vectors(real: Any, items: int, ahead: int) -> tuple[Any, Any]:
 
 
 @inline
-def _get_f32(v, k, x):
+def get_f32(v, k, x):
     v[k], v[k + 1], v[k + 2], v[k + 3] = ptx.ldg_f32x4(x)
 
 
 @inline
-def _put_f32(v, k, y):
+def put_f32(v, k, y):
     ptx.stg_f32x4(y, v[k], v[k + 1], v[k + 2], v[k + 3])
 
 
 @inline
-def _get_f64(v, k, x):
+def get_f64(v, k, x):
     v[k], v[k + 1] = ptx.ldg_f64x2(x)
 
 
 @inline
-def _put_f64(v, k, y):
+def put_f64(v, k, y):
     ptx.stg_f64x2(y, v[k], v[k + 1])
 
 
@@ -196,13 +204,16 @@ def describe(*arrays: np.ndarray) -> str:
     return f"{size_for(x.shape[-1], x.itemsize)} rows, {access}"
 
 
-def run(kernel: Specialised, *arrays: np.ndarray, numbers: Sequence[Any] = ()) -> None:
-    """Launch the specialisation of a kernel of rows (dtype, layout, size) that arrays (..., n) want."""
+def run(kernel: Specialised, *arrays: np.ndarray, others: Sequence[Any] = ()) -> None:
+    """Launch the specialisation of a kernel of rows (dtype, layout, size) that arrays (..., n) want.
+
+    Its arguments are the arrays, the last one of the dtype that decides, others as they are, COUNTS and `steps`.
+    """
     x = arrays[-1]
     if x.size == 0:
         return
-    size = size_for(x.shape[-1], x.itemsize)
+    n, size = x.shape[-1], size_for(x.shape[-1], x.itemsize)
     for part in elementwise.rows(*arrays):
         layout = "vector" if part.vectors(16 // x.itemsize) else "scalar"
         kernel(host.name_of(x.dtype), layout, size).launch(
-            blocks(part.count, per_block(size)), *part.arrays, *numbers, part.count, part.rows, x.shape[-1], *part.steps)
+            blocks(part.total, per_block(size)), *part.arrays, *others, part.total, part.rows, n, *part.steps)
