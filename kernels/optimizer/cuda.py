@@ -68,7 +68,7 @@ def function(name: str) -> Any:
 
 @inline
 def word(row, i):
-    return ptx.ldg_u64(row + uint64(i) * uint64(WORD))
+    return ptx.ldg_nc_u64(row + uint64(i) * uint64(WORD))
 
 
 @inline

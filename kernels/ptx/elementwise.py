@@ -41,15 +41,32 @@ def strided(*arrays: np.ndarray) -> Iterator[Strided]:
     shape, steps = _merged(ordered)
     count = ordered[0].size
     if len(shape) <= AXES and count <= MOST:
-        pad = AXES - len(shape)
-        yield Strided(ordered, count, (1,) * pad + shape,  # type: ignore[arg-type]
-                      tuple(s for own in steps for s in (0,) * pad + own))
+        yield _over_axes(ordered, shape, steps)
         return
     middle = ordered[0].shape[0] // 2
     halves = ([x[i] for x in ordered] for i in range(ordered[0].shape[0])) if len(shape) > AXES else (
         [x[:middle] for x in ordered], [x[middle:] for x in ordered])
     for part in halves:
         yield from strided(*part)
+
+
+def in_order(*arrays: np.ndarray, first: int = 0) -> Iterator[tuple[int, Strided]]:
+    """As `strided`, for kernels that need to know the index of an element in C order: that of each part's first one."""
+    single = tuple(slice(None) if size != 1 else 0 for size in arrays[0].shape)
+    kept = tuple(x[(*single, ...)] for x in arrays)
+    shape, steps = _merged(kept)
+    count = kept[0].size
+    if len(shape) <= AXES and count <= MOST:
+        yield first, _over_axes(kept, shape, steps)
+        return
+    for i in range(kept[0].shape[0]):
+        yield from in_order(*(x[i] for x in kept), first=first + i * (count // kept[0].shape[0]))
+
+
+def _over_axes(arrays: tuple[np.ndarray, ...], shape: tuple[int, ...], steps: list[tuple[int, ...]]) -> Strided:
+    pad = AXES - len(shape)
+    return Strided(arrays, arrays[0].size, (1,) * pad + shape,  # type: ignore[arg-type]
+                   tuple(s for own in steps for s in (0,) * pad + own))
 
 
 def _by_stride(arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:

@@ -27,7 +27,7 @@ import numpy as np
 
 from tilewright.core import arrays as host
 
-from . import elementwise, warp
+from . import elementwise, launch, warp
 from . import intrinsics as ptx
 from .cuda import cuda, float32, float64, inline, int64, uint32, uint64
 from .launch import Specialised, blocks
@@ -204,16 +204,30 @@ def describe(*arrays: np.ndarray) -> str:
     return f"{size_for(x.shape[-1], x.itemsize)} rows, {access}"
 
 
-def run(kernel: Specialised, *arrays: np.ndarray, others: Sequence[Any] = ()) -> None:
-    """Launch the specialisation of a kernel of rows (dtype, layout, size) that arrays (..., n) want.
+def chosen(kernel: Specialised, part: elementwise.Rows, along: Sequence[np.ndarray | None] = ()) -> launch.Kernel:
+    """The specialisation (dtype, layout, size) that rows want, by the last array; along: what is as long as a row."""
+    x = part.arrays[-1]
+    vectors = part.vectors(16 // x.itemsize) and all(
+        v is None or (v.strides[0] == x.itemsize and host.address(v) % elementwise.ALIGNMENT == 0) for v in along)
+    return kernel(host.name_of(x.dtype), "vector" if vectors else "scalar", size_for(x.shape[-1], x.itemsize))
 
-    Its arguments are the arrays, the last one of the dtype that decides, others as they are, COUNTS and `steps`.
+
+def run(kernel: Specialised, *arrays: np.ndarray, others: Sequence[Any] = (),
+        along: Sequence[np.ndarray | None] = ()) -> None:
+    """Launch a kernel of rows on arrays (..., n).
+
+    Its arguments are the arrays, those along a row, their steps, others as they are, COUNTS and `steps`.
     """
     x = arrays[-1]
     if x.size == 0:
         return
-    n, size = x.shape[-1], size_for(x.shape[-1], x.itemsize)
+    n = x.shape[-1]
     for part in elementwise.rows(*arrays):
-        layout = "vector" if part.vectors(16 // x.itemsize) else "scalar"
-        kernel(host.name_of(x.dtype), layout, size).launch(
-            blocks(part.total, per_block(size)), *part.arrays, *others, part.total, part.rows, n, *part.steps)
+        chosen(kernel, part, along).launch(
+            blocks(part.total, per_block(size_for(n, x.itemsize))), *part.arrays, *along, *steps_along(along), *others,
+            part.total, part.rows, n, *part.steps)
+
+
+def steps_along(along: Sequence[np.ndarray | None]) -> tuple[int, ...]:
+    """The steps of what has the length of a row, or is None."""
+    return tuple(0 if v is None else v.strides[0] for v in along)
