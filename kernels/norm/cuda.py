@@ -33,13 +33,16 @@ def given(address, n):
 
 
 def moments_of(t: Any, real: Any, centre: bool) -> Any:
-    """(v, x, ...) -> (mean, 1 / sqrt(variance + eps)) of a row, as a device function; v holds what was read last."""
+    """(v, x, ...) -> (mean, 1 / sqrt(variance + eps)) of a row, as a device function; v holds what was read last.
+
+    share: 1 / n, from the host, as divisions are slow.
+    """
     items, held, piece, read, end, index, team_sum = t.items, t.held, t.piece, t.read, t.end, t.index, t.sum
-    number_type, zero, one = t.real, real(0), real(1)
+    zero, one = real(0), real(1)
 
     @inline
-    def moments(v, x, lane, n, step, eps, part):
-        length, mean, total, first = number_type(n), zero, zero, uint32(0)
+    def moments(v, x, lane, n, step, share, eps, part):
+        mean, total, first = zero, zero, uint32(0)
         if held:
             read(v, x, first, lane, n, step, zero)
         if centre:
@@ -49,7 +52,7 @@ def moments_of(t: Any, real: Any, centre: bool) -> Any:
                 for k in range(items):
                     mean += v[k]
                 first = uint32(first + uint32(piece))
-            mean = team_sum(mean, part) / length
+            mean = team_sum(mean, part) * share
         first = uint32(0)
         while first < end(n):
             if not held:
@@ -59,7 +62,7 @@ def moments_of(t: Any, real: Any, centre: bool) -> Any:
                 if not centre or index(first, lane, k) < n:
                     total = cuda.fma(d, d, total)
             first = uint32(first + uint32(piece))
-        return mean, one / math.sqrt(team_sum(total, part) / length + eps)
+        return mean, one / math.sqrt(cuda.fma(team_sum(total, part), share, eps))
     return moments
 
 
@@ -69,16 +72,16 @@ def _forward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel:
     items, held, piece, read, write, end = t.items, t.held, t.piece, t.read, t.write, t.end
     number, lane_of, place, number_type, moments = t.number, t.lane, rows.place, t.real, moments_of(t, real, centre)
 
-    @kernel(f"r x, w y, r weight, r bias, i64 weight_step, i64 bias_step, {f} eps, "
+    @kernel(f"r x, w y, r weight, r bias, i64 weight_step, i64 bias_step, {f} share, {f} eps, "
             f"{rows.COUNTS}, {rows.steps('x', 'y')}", threads=rows.threads_of(size))
-    def forward(x, y, weight, bias, weight_step, bias_step, eps, count, rows, n, x0, x1, x2, y0, y1, y2):
+    def forward(x, y, weight, bias, weight_step, bias_step, share, eps, count, rows, n, x0, x1, x2, y0, y1, y2):
         row, lane = number(), lane_of()
         part, v = cuda.shared.array(32, number_type), cuda.local.array(items, number_type)
         w, b = cuda.local.array(items, number_type), cuda.local.array(items, number_type)
         if row < count:
             x += place(row, rows, x0, x1)
             y += place(row, rows, y0, y1)
-            mean, scale = moments(v, x, lane, n, x2, eps, part)
+            mean, scale = moments(v, x, lane, n, x2, share, eps, part)
             first = uint32(0)
             while first < end(n):
                 if not held:
@@ -122,9 +125,9 @@ def _backward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel
                 sums[k] += old[k]
         write(sums, at, first, lane, n, itemsize)
 
-    @kernel(f"r dy, r x, w dx, r weight, i64 weight_step, w dweight, w dbias, {f} eps, u32 own, "
+    @kernel(f"r dy, r x, w dx, r weight, i64 weight_step, w dweight, w dbias, {f} share, {f} eps, u32 own, "
             f"{rows.COUNTS}, {rows.steps('d', 'x', 'y')}", threads=rows.threads_of(size))
-    def backward(dy, x, dx, weight, weight_step, dweight, dbias, eps, own, count, rows, n,
+    def backward(dy, x, dx, weight, weight_step, dweight, dbias, share, eps, own, count, rows, n,
                  d0, d1, d2, x0, x1, x2, y0, y1, y2):
         team, lane = number(), lane_of()
         part, v = cuda.shared.array(32, number_type), cuda.local.array(items, number_type)
@@ -145,7 +148,7 @@ def _backward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel
                 dx_row = dx + place(row, rows, y0, y1)
                 if held:
                     read(d, dy_row, uint32(0), lane, n, d2, zero)
-                mean, scale = moments(v, x_row, lane, n, x2, eps, part)
+                mean, scale = moments(v, x_row, lane, n, x2, share, eps, part)
                 sum_g, sum_gy, first = zero, zero, uint32(0)
                 while first < end(n):
                     if not held:
@@ -166,9 +169,9 @@ def _backward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel
                         if centre:
                             add_to(db, dbias, first, lane, n, begun)
                     first = uint32(first + uint32(piece))
-                mean_gy, mean_g = team_sum(sum_gy, part) / number_type(n), zero
+                mean_gy, mean_g = team_sum(sum_gy, part) * share, zero
                 if centre:
-                    mean_g = team_sum(sum_g, part) / number_type(n)
+                    mean_g = team_sum(sum_g, part) * share
                 first = uint32(0)
                 while first < end(n):
                     if not held:
@@ -232,7 +235,7 @@ def column_sums(dtype: str) -> launch.Kernel:
 def _run(kernel: Specialised) -> Callable[[Call, Sequence[np.ndarray]], None]:
     def run(call: Call, outs: Sequence[np.ndarray]) -> None:
         x, weight, bias = (*call.inputs, None)[:3]
-        rows.run(kernel, x, outs[0], along=(weight, bias), others=(call.attrs["eps"],))
+        rows.run(kernel, x, outs[0], along=(weight, bias), others=(1 / max(1, x.shape[-1]), call.attrs["eps"]))
     return run
 
 
@@ -250,7 +253,7 @@ def _run_backward(kernel: Specialised) -> Callable[[Call, Sequence[np.ndarray]],
         for part, rows_of_one, count in zip(parts, own, teams, strict=True):
             rows.chosen(kernel, part, (weight,)).launch(
                 blocks(count, each), *part.arrays, weight, *rows.steps_along((weight,)), left[0, at:at + count],
-                left[1, at:at + count] if len(sums) > 1 else None, call.attrs["eps"], rows_of_one,
+                left[1, at:at + count] if len(sums) > 1 else None, 1 / n, call.attrs["eps"], rows_of_one,
                 part.total, part.rows, n, *part.steps)
             at += count
         pair = (*sums, None)[:2]
