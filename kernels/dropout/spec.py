@@ -17,8 +17,8 @@ from tilewright.core import arrays, sampling
 from tilewright.core.errors import ArgumentError
 from tilewright.core.registry import FLOATS, Call, Case, Spec
 
-_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
-_WEYL = (0x9E3779B9, 0xBB67AE85)
+MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
 
 
@@ -27,10 +27,10 @@ def philox(counters: np.ndarray, seed: int) -> np.ndarray:
     c = [counters & _LOW, counters >> np.uint64(32), np.zeros_like(counters), np.zeros_like(counters)]
     key = [seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF]
     for _ in range(10):
-        p0, p1 = c[0] * _MULTIPLIERS[0], c[2] * _MULTIPLIERS[1]
+        p0, p1 = c[0] * MULTIPLIERS[0], c[2] * MULTIPLIERS[1]
         c = [(p1 >> np.uint64(32)) ^ c[1] ^ np.uint64(key[0]), p1 & _LOW,
              (p0 >> np.uint64(32)) ^ c[3] ^ np.uint64(key[1]), p0 & _LOW]
-        key = [(k + w) & 0xFFFFFFFF for k, w in zip(key, _WEYL, strict=True)]
+        key = [(k + w) & 0xFFFFFFFF for k, w in zip(key, WEYL, strict=True)]
     return np.stack(c, -1).astype(np.uint32)
 
 

@@ -41,15 +41,32 @@ def strided(*arrays: np.ndarray) -> Iterator[Strided]:
     shape, steps = _merged(ordered)
     count = ordered[0].size
     if len(shape) <= AXES and count <= MOST:
-        pad = AXES - len(shape)
-        yield Strided(ordered, count, (1,) * pad + shape,  # type: ignore[arg-type]
-                      tuple(s for own in steps for s in (0,) * pad + own))
+        yield _over_axes(ordered, shape, steps)
         return
     middle = ordered[0].shape[0] // 2
     halves = ([x[i] for x in ordered] for i in range(ordered[0].shape[0])) if len(shape) > AXES else (
         [x[:middle] for x in ordered], [x[middle:] for x in ordered])
     for part in halves:
         yield from strided(*part)
+
+
+def in_order(*arrays: np.ndarray, first: int = 0) -> Iterator[tuple[int, Strided]]:
+    """As `strided`, for kernels that need to know the index of an element in C order: that of each part's first one."""
+    single = tuple(slice(None) if size != 1 else 0 for size in arrays[0].shape)
+    kept = tuple(x[(*single, ...)] for x in arrays)
+    shape, steps = _merged(kept)
+    count = kept[0].size
+    if len(shape) <= AXES and count <= MOST:
+        yield first, _over_axes(kept, shape, steps)
+        return
+    for i in range(kept[0].shape[0]):
+        yield from in_order(*(x[i] for x in kept), first=first + i * (count // kept[0].shape[0]))
+
+
+def _over_axes(arrays: tuple[np.ndarray, ...], shape: tuple[int, ...], steps: list[tuple[int, ...]]) -> Strided:
+    pad = AXES - len(shape)
+    return Strided(arrays, arrays[0].size, (1,) * pad + shape,  # type: ignore[arg-type]
+                   tuple(s for own in steps for s in (0,) * pad + own))
 
 
 def _by_stride(arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
@@ -78,3 +95,42 @@ def _merged(arrays: tuple[np.ndarray, ...]) -> tuple[tuple[int, ...], list[tuple
             for own, x in zip(steps, arrays, strict=True):
                 own.append(x.strides[axis])
     return tuple(shape), [tuple(own) for own in steps]
+
+
+class Rows(NamedTuple):
+    """Rows of arrays whose axes but the last agree, over planes and rows of a plane.
+
+    `steps` are, of each array in turn, the bytes from plane to plane, from row to row and along a row.
+    """
+
+    arrays: tuple[np.ndarray, ...]
+    total: int
+    rows: int
+    steps: tuple[int, ...]
+
+    def vectors(self, lanes: int) -> bool:
+        """Whether 128-bit accesses of `lanes` numbers take every row, in whole."""
+        own = [self.steps[i:i + 3] for i in range(0, len(self.steps), 3)]
+        return all(x.shape[-1] % lanes == 0 and step == x.itemsize and not any(
+            v % ALIGNMENT for v in (address(x), plane, row)) for x, (plane, row, step)
+            in zip(self.arrays, own, strict=True))
+
+
+def rows(*arrays: np.ndarray) -> Iterator[Rows]:
+    """The rows of arrays along their last axes, which are not empty; of those with many gaps, one part after the other.
+
+    The order of the rows is that of the indices, which counts where results depend on it.
+    """
+    single = tuple(slice(None) if size != 1 else 0 for size in arrays[0].shape[:-1])
+    kept = tuple(x[(*single, slice(None))] for x in arrays)
+    count = kept[0][..., 0].size
+    if count == 0:
+        return
+    shape, steps = _merged(tuple(x[..., 0] for x in kept))
+    if len(shape) < AXES and count <= MOST:
+        pad = (0,) * (AXES - 1 - len(shape))
+        yield Rows(kept, count, shape[-1] if shape else 1,
+                   tuple(s for x, own in zip(kept, steps, strict=True) for s in (*pad, *own, x.strides[-1])))
+        return
+    for i in range(kept[0].shape[0]):
+        yield from rows(*(x[i] for x in kept))

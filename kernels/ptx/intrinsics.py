@@ -98,6 +98,7 @@ ldg_u16, ldg_u8, ldg_s8 = _load("global", "u16", "r", 1), _load("global", "u8", 
 ldg_nc_f32, ldg_nc_f32x2, ldg_nc_f32x4 = (_load("global.nc", "f32", "f", n) for n in (1, 2, 4))
 ldg_nc_f64, ldg_nc_f64x2 = (_load("global.nc", "f64", "d", n) for n in (1, 2))
 ldg_nc_u32, ldg_nc_u32x2, ldg_nc_u32x4 = (_load("global.nc", "b32", "r", n) for n in (1, 2, 4))
+ldg_nc_u64 = _load("global.nc", "b64", "l", 1)
 ldg_nc_u16, ldg_nc_u8 = _load("global.nc", "u16", "r", 1), _load("global.nc", "u8", "r", 1)
 ldg_nc_s8 = _load("global.nc", "s8", "i", 1)
 stg_f32, stg_f32x2, stg_f32x4 = (_store("global", "f32", "f", n) for n in (1, 2, 4))

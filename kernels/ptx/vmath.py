@@ -21,7 +21,7 @@ import numpy as np
 from tilewright.kernels.vector import coefficients as c
 
 from . import intrinsics as ptx
-from .cuda import cuda, inline, uint32, uint64
+from .cuda import cuda, float32, float64, inline, uint32, uint64
 
 MAGIC = {np.float32: 1.5 * 2.0**23, np.float64: 1.5 * 2.0**52}  # adding it rounds to an integer, in the lowest bits
 BIAS = {np.float32: 127.0, np.float64: 1023.0}
@@ -57,6 +57,24 @@ def power_of_two(real: Any) -> Any:
     return power2
 
 
+def mantissa_and_exponent(real: Any) -> Any:
+    """(e, m) with x = 2^e m and 1 <= m < 2 for positive normal x, as a device function."""
+    bias = real(BIAS[real])
+    if real is np.float32:
+        @inline
+        def binary_parts(x):
+            bits = ptx.f32_bits(x)
+            m = ptx.bits_f32(uint32(uint32(bits & uint32(0x7FFFFF)) | uint32(0x3F800000)))
+            return float32(uint32(bits >> uint32(23))) - bias, m
+    else:
+        @inline
+        def binary_parts(x):
+            bits = ptx.f64_bits(x)
+            m = ptx.bits_f64(uint64(uint64(bits & uint64(0xFFFFFFFFFFFFF)) | uint64(0x3FF0000000000000)))
+            return float64(uint32(bits >> uint64(52))) - bias, m
+    return binary_parts
+
+
 def reciprocal(real: Any) -> Any:
     """1 / x to within 0.6 ULP, for x whose reciprocal is normal too, as a device function."""
     one = real(1)
@@ -84,7 +102,7 @@ def functions(real: Any) -> SimpleNamespace:
     tanh_high = real((10.0, 22.0)[i])
     quarter, mul_rn = real(0.25), (ptx.mul_rn, ptx.mul_rn_f64)[i]
     exp_tail, atanh_tail = horner((c.EXP32, c.EXP64)[i], real), horner((c.ATANH32, c.ATANH64)[i], real)
-    power2, recip = power_of_two(real), reciprocal(real)
+    power2, recip, binary_parts = power_of_two(real), reciprocal(real), mantissa_and_exponent(real)
 
     @inline
     def at_least(x, low):
@@ -137,6 +155,13 @@ def functions(real: Any) -> SimpleNamespace:
         s2 = ratio(x, cuda.fma(x, half, one))
         z = s2 * s2 * quarter
         return cuda.fma(atanh_tail(z) * z, s2, s2)
+
+    @inline
+    def log_from_one(x):
+        """log x for x >= 1 below infinity, as e ln 2 + log1p(m - 1) with x = 2^e m, 1 <= m < 2: nothing cancels"""
+        e, m = binary_parts(x)
+        y = cuda.fma(e, ln2_hi, cuda.fma(e, ln2_lo, log1p_unit(m - one)))
+        return y if x == x else x
 
     @inline
     def logistic(x):
