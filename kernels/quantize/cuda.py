@@ -5,7 +5,7 @@ accesses, a thread takes four neighbours of a row (float32: 128 bits, bytes: a w
 both), else one element. Scale and zero point have the strides of their axis, 0 where one stands for all; one number
 from the host comes along as an argument.
 
-dynamic_quantize_linear is two launches: each block finds the range of a part; then each finds that of all, and converts.
+dynamic_quantize_linear is two launches: each block finds the range of a part; then, that of all, and converts.
 """
 from __future__ import annotations
 
@@ -281,8 +281,8 @@ def _dynamic(call: Call, outs: Sequence[np.ndarray]) -> None:
     for at, g, (lanes, n), grid in zip(np.cumsum([0, *grids]), parts, found, grids, strict=False):
         extent(lanes).launch(grid, g.arrays[0], ends[int(at):], n, *g.sizes[1:], *g.steps[:3])
     for g, (lanes, n) in zip(parts, found, strict=True):
-        dynamic(lanes).launch(max(1, blocks(n, THREADS)), g.arrays[0], ends, g.arrays[1], y_scale, y_zero, sum(grids), n,
-                              *g.sizes[1:], *g.steps)
+        dynamic(lanes).launch(max(1, blocks(n, THREADS)), g.arrays[0], ends, g.arrays[1], y_scale, y_zero, sum(grids),
+                              n, *g.sizes[1:], *g.steps)
 
 
 def _describe(call: Call) -> str:
