@@ -29,12 +29,15 @@ from .definitions import weights_of
 def product(a: Side, b: Side, out: np.ndarray, activation: str | None = None, bias: np.ndarray | None = None,
             residual: np.ndarray | None = None, *, portable: bool = False) -> None:
     """out (…, M, N) from rows and columns; what is made of the sums follows from its dtype (cuda_finish.py)."""
-    which, tile = (products.tile, products.TILE) if portable or not _has_tensor_cores() else (
-        tensor.tensor_tile, tensor.TILE)
-    kernel = which(arrays.name_of(out.dtype), activation, a.signed, b.signed)
     m, n = out.shape[-2:]
+    which, tall, wide = tensor.tensor_tile, tensor.TILE, tensor.TILE
+    if m <= products.FEW:
+        which, tall, wide = products.few, products.FEW_ROWS, products.FEW_COLUMNS
+    elif portable or not _has_tensor_cores():
+        which, tall, wide = products.tile, products.TILE, products.TILE
+    kernel = which(arrays.name_of(out.dtype), activation, a.signed, b.signed)
     beside = (0, 0) if residual is None else residual.strides
-    grid = blocks(m, tile), blocks(n, tile)
+    grid = blocks(m, tall), blocks(n, wide)
     for av, ar, bv, br, to in by_batch(out.shape[:-2], a.values, a.records, b.values, b.records, out):
         kernel.launch((*grid, len(to)), av, bv, ar, br, bias, residual, to, m, n, blocks(av.shape[-1], CHUNK),
                       *steps(*av.strides[:2], *bv.strides[:2], ar.strides[0], br.strides[0],
@@ -92,6 +95,8 @@ def _qlinear(call: Call, outs: Sequence[np.ndarray]) -> None:
 
 
 def _how(call: Call) -> str:
+    if call.inputs[0].shape[-2] <= products.FEW:
+        return "a warp for each column, by dp4a"
     return "tiles of 128 x 128 on tensor cores" if _has_tensor_cores() else _how_portable(call)
 
 
