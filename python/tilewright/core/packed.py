@@ -39,12 +39,13 @@ class PackedMatrix:
     """
 
     # A form for each backend and side. c_*: (matrix (K, N), its panels), read by csrc/python/door_gemm.c
-    __slots__ = ("_matrix", "c_b", "c_w", "numba_b", "numba_w")
+    __slots__ = ("_matrix", "c_b", "c_w", "numba_b", "numba_w", "cuda_b")
     _matrix: np.ndarray
     c_b: Any
     c_w: Any
     numba_b: Any
     numba_w: Any
+    cuda_b: Any
 
     def __init__(self, matrix: np.ndarray):
         set_once = super().__setattr__

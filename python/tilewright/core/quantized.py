@@ -23,8 +23,8 @@ class QuantizedMatrix:
     threads, and pickles. ShapeError, DTypeError and ArgumentError say which part does not fit the others.
     """
 
-    # c, numba: what a backend reads, made by the first product on it (see `form`)
-    __slots__ = ("shape", "bits", "group_size", "method", "values", "scales", "zero_points", "c", "numba")
+    # c, numba, cuda: what a backend reads, made by the first product on it (see `form`)
+    __slots__ = ("shape", "bits", "group_size", "method", "values", "scales", "zero_points", "c", "numba", "cuda")
     shape: tuple[int, int]
     bits: int
     group_size: int | None
@@ -34,6 +34,7 @@ class QuantizedMatrix:
     zero_points: np.ndarray | None
     c: Any
     numba: Any
+    cuda: Any
 
     def __init__(self, values: Any, scales: Any, zero_points: Any = None, *, columns: int | None = None, bits: int = 8,
                  group_size: int | None = None, method: str = "dynamic"):
@@ -58,7 +59,7 @@ class QuantizedMatrix:
             raise ArgumentError("QuantizedMatrix: zero points of 4 bits lie in -8 ... 7")
         found = {"shape": (stored.shape[0], k), "bits": bits, "group_size": group_size, "method": method,
                  "values": stored, "scales": parts[0], "zero_points": parts[1] if len(parts) > 1 else None,
-                 "c": None, "numba": None}
+                 "c": None, "numba": None, "cuda": None}
         for name, value in found.items():
             super().__setattr__(name, value)
 

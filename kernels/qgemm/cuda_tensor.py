@@ -1,0 +1,138 @@
+"""Products of integers on tensor cores (sm_80 on), over the same operands and with the same bits as cuda_products.py.
+
+    block     128 x 128 results, 8 warps of 64 x 32; a step takes 64 bytes of k
+    stages    3 of 16 KB in shared memory; cp.async fills the one that the step before has left
+    warp      4 x 4 tiles of m16n8k32, twice a step: 32 mma and 12 ldmatrix
+
+A row of a stage is 64 bytes, two rows to a line of all banks. Chunk c of row r lies at place c ^ (r / 2 mod 4) of its
+row, so that the eight rows that ldmatrix reads at once lie in different banks. At the end the same memory takes the
+sums, first those of the upper warps, then of the lower, and a thread makes results of one column.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+from tilewright.kernels.ptx import intrinsics as ptx
+from tilewright.kernels.ptx.cuda import cuda, inline, int32, uint32, uint64
+from tilewright.kernels.ptx.launch import kernel, specialise
+
+from .cuda_finish import finish_tile
+from .cuda_operands import CHUNK
+from .cuda_products import ARGUMENTS, EXAMPLES, THREADS
+
+NEEDS = (8, 0)
+TILE = 128
+STEP = 4  # chunks of k
+ROW = STEP * CHUNK  # bytes
+STAGES = 3
+STAGE = 2 * TILE * ROW  # bytes: rows of a, then columns of b
+SUMS_PITCH = 136  # words of a row: the four rows of half a warp lie in different banks
+WORDS = STAGES * STAGE // 4
+MMA = {(True, True): ptx.mma_s8, (False, False): ptx.mma_u8, (False, True): ptx.mma_u8s8, (True, False): ptx.mma_s8u8}
+
+
+@inline
+def place(row, chunk):
+    """Bytes from the start of an operand of a stage to a chunk of one of its rows."""
+    swizzled = uint32(chunk ^ uint32(uint32(row >> uint32(1)) & uint32(3)))
+    return uint32(uint32(row * uint32(ROW)) + uint32(swizzled * uint32(CHUNK)))
+
+
+@inline
+def copy(to, x, step, first, count, chunk, chunks, row):
+    """Ask for one chunk of one row; zeros beyond the operand's edges."""
+    at = uint32(first + row)
+    inside = at < count and chunk < chunks
+    source = x + uint64(at) * step + uint64(chunk) * uint64(CHUNK) if inside else x
+    ptx.cp_async_16_first(to, source, uint32(CHUNK) if inside else uint32(0))
+
+
+@inline
+def fetch(stage, a, b, a1, b1, first_row, first_column, m, n, done, chunks, thread):
+    """Ask for a whole stage: four chunks a thread."""
+    row, chunk = uint32(thread >> uint32(2)), uint32(thread & uint32(3))
+    wanted = uint32(done + chunk)
+    for i in range(2):
+        r = uint32(row + uint32(64 * i))
+        to = uint32(stage + place(r, chunk))
+        copy(to, a, a1, first_row, m, wanted, chunks, r)
+        copy(uint32(to + uint32(TILE * ROW)), b, b1, first_column, n, wanted, chunks, r)
+
+
+def _multiply(mma: Any) -> Any:
+    @inline
+    def multiply(stage, row, column, half, lane, sums):
+        """sums += 32 bytes of k: chunks 2 half and 2 half + 1 of the warp's rows and columns"""
+        rows = cuda.local.array(16, uint32)
+        columns = cuda.local.array(8, uint32)
+        for i in range(4):
+            r = uint32(uint32(row + uint32(16 * i)) + uint32(lane & uint32(15)))
+            at = place(r, uint32(half + uint32(lane >> uint32(4))))
+            rows[4 * i], rows[4 * i + 1], rows[4 * i + 2], rows[4 * i + 3] = ptx.ldmatrix_x4(uint32(stage + at))
+        for j in range(2):
+            c = uint32(uint32(column + uint32(16 * j)) + uint32(
+                uint32(lane & uint32(7)) + uint32(uint32(lane >> uint32(4)) * uint32(8))))
+            at = place(c, uint32(half + uint32(uint32(lane >> uint32(3)) & uint32(1))))
+            columns[4 * j], columns[4 * j + 1], columns[4 * j + 2], columns[4 * j + 3] = ptx.ldmatrix_x4(
+                uint32(uint32(stage + uint32(TILE * ROW)) + at))
+        for i in range(4):
+            for j in range(4):
+                s = 4 * (4 * i + j)
+                sums[s], sums[s + 1], sums[s + 2], sums[s + 3] = mma(
+                    rows[4 * i], rows[4 * i + 1], rows[4 * i + 2], rows[4 * i + 3], columns[2 * j], columns[2 * j + 1],
+                    sums[s], sums[s + 1], sums[s + 2], sums[s + 3])
+    return multiply
+
+
+@specialise(*EXAMPLES)
+def tensor_tile(kind: str, activation: str | None, signed_a: bool, signed_b: bool):
+    multiply = _multiply(MMA[signed_a, signed_b])
+    finished = finish_tile(kind, activation, TILE, SUMS_PITCH, THREADS)
+
+    @kernel(ARGUMENTS, threads=THREADS, needs=NEEDS)
+    def tensor_tile(a, b, rows, columns, bias, residual, out, m, n, chunks, a0, a1, b0, b1, rows0, columns0, bias1,
+                    residual1, residual2, out0, out1, out2):
+        memory = ptx.smem_addr(cuda.shared.array(WORDS, uint32, alignment=128))
+        thread, batch = uint32(cuda.threadIdx.x), uint64(uint32(cuda.blockIdx.z))
+        lane, warp = uint32(thread & uint32(31)), uint32(thread >> uint32(5))
+        first_row, first_column = (uint32(uint32(cuda.blockIdx.x) * uint32(TILE)),
+                                   uint32(uint32(cuda.blockIdx.y) * uint32(TILE)))
+        row, column = uint32(uint32(warp & uint32(1)) * uint32(64)), uint32(uint32(warp >> uint32(1)) * uint32(32))
+        a += batch * a0
+        b += batch * b0
+        sums = cuda.local.array(64, int32)
+        for i in range(64):
+            sums[i] = int32(0)
+        for i in range(STAGES - 1):
+            fetch(uint32(memory + uint32(i * STAGE)), a, b, a1, b1, first_row, first_column, m, n, uint32(i * STEP),
+                  chunks, thread)
+            ptx.cp_async_commit()
+        done, stage, ahead = uint32(0), uint32(0), uint32((STAGES - 1) * STAGE)
+        while done < chunks:
+            ptx.cp_async_wait_1()
+            cuda.syncthreads()  # the stage is there for all, and nobody reads the one that is filled next
+            fetch(uint32(memory + ahead), a, b, a1, b1, first_row, first_column, m, n,
+                  uint32(done + uint32((STAGES - 1) * STEP)), chunks, thread)
+            ptx.cp_async_commit()
+            multiply(uint32(memory + stage), row, column, uint32(0), lane, sums)
+            multiply(uint32(memory + stage), row, column, uint32(2), lane, sums)
+            stage = uint32(stage + uint32(STAGE)) if stage < uint32((STAGES - 1) * STAGE) else uint32(0)
+            ahead = uint32(ahead + uint32(STAGE)) if ahead < uint32((STAGES - 1) * STAGE) else uint32(0)
+            done = uint32(done + uint32(STEP))
+        ptx.cp_async_wait_0()
+        to = uint32(uint32(uint32(lane >> uint32(2)) * uint32(SUMS_PITCH)) + uint32(
+            column + uint32(uint32(lane & uint32(3)) * uint32(2))))
+        for part in range(2):
+            cuda.syncthreads()
+            if row == uint32(64 * part):
+                for i in range(4):
+                    for k in range(2):
+                        for j in range(4):
+                            at = uint32(to + uint32((16 * i + 8 * k) * SUMS_PITCH + 8 * j))
+                            s = 4 * (4 * i + j) + 2 * k
+                            ptx.sts_u32x2(uint32(memory + uint32(at * uint32(4))), uint32(sums[s]), uint32(sums[s + 1]))
+            cuda.syncthreads()
+            finished(memory, uint32(64), uint32(first_row + uint32(64 * part)), first_column, m, n,
+                     rows + batch * rows0, columns + batch * columns0, bias, residual, out + batch * out0, bias1,
+                     residual1, residual2, out1, out2)
+    return tensor_tile
