@@ -5,13 +5,19 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from typer.testing import CliRunner
 
 import tilewright as tw
-from tilewright import emulate
-from tilewright.core import arrays, device
+from tilewright import bench, emulate
+from tilewright.bench import Expectation, gpu
+from tilewright.cli import app
+from tilewright.core import arrays, device, registry
 from tilewright.kernels.ptx import intrinsics as ptx
 from tilewright.kernels.ptx import launch
 from tilewright.kernels.ptx.cuda import cuda, float32, uint32, uint64
@@ -148,6 +154,39 @@ def main() -> None:
     assert not library.errors, library.errors
     assert np.array_equal(here.download(result), x.reshape(-1)[:100] * np.float32(3))
     assert library.launches[-1][2] == 64 << 10
+
+    # times: what is queued is timed by events, which are 2 ms apart here, and results are checked
+    gpu.FLUSH, gpu.ROUNDS, gpu.IN_A_ROW = 1 << 12, 2, 4
+    spec = registry.spec("gelu")
+    case = registry.Case((x,), {})
+    kernel, = (k for k in registry.variants("gelu", "cuda") if not k.variant)
+    launched = len(library.launches)
+    times = gpu.measure(kernel, Expectation(spec, case))
+    assert (times.kernel, times.cold) == (2e-3 / 4, 2e-3)
+    assert min(times.launch, times.to_device, times.to_host, times.end_to_end) > 0
+    assert len(library.launches) >= launched + 2 * (4 + 1 + 1 + 1)
+    found = bench.compare(["relu"], size="small")
+    assert not found.wrong and all((r.device is not None) == (r.kernel == "cuda") for r in found.results)
+    assert bench.from_json(bench.to_json(found)).results == found.results
+    checked = gpu.check(["relu"], most=2)
+    assert checked and all(c.ran == 2 and not c.wrong and c.same_bits == 2 for c in checked)
+
+    # gpu-check: both tables, and a kernel that is wrong ends it before anything is timed
+    with TemporaryDirectory() as folder:
+        names = [f"{folder}/check.json", f"{folder}/check.md"]
+        options = ["gpu-check", "relu", "--size", "small", "--most", "2", "--json", names[0], "--markdown", names[1]]
+        done = CliRunner().invoke(app, options)
+        assert done.exit_code == 0, (done.output, done.exception)
+        content, text = json.loads(Path(names[0]).read_text()), Path(names[1]).read_text()
+        assert content["device"] == "Fake 0" and content["comparison"]["results"]
+        assert {c["dtype"] for c in content["checked"]} == {"float32", "float64"}
+        assert "| relu cuda | float32 | 2 | 0 | 0% | 2/2 |" in text and "| relu 32x32, cuda |" in text
+        run = here.download
+        here.download = lambda x, stream=None: run(x, stream) + 1
+        done = CliRunner().invoke(app, options)
+        del here.download
+        assert done.exit_code == 1 and "WRONG  relu float32" in done.output, done.output
+        assert "Not timed" in Path(names[1]).read_text()
 
     # memory is given back
     del there, out, result, view, y

@@ -1,0 +1,170 @@
+"""Which sample calls of the table's operations launch a kernel: found by preparing them all and launching none.
+
+So a kernel that is declared and registered gets its traces and its mutation tests without a list of its own; what no
+operation launches (arithmetic.py) is called as it is.
+"""
+from __future__ import annotations
+
+import ctypes
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, product
+from typing import Any
+
+import numpy as np
+
+from tilewright import emulate
+from tilewright.core import arrays, device, dispatch, registry
+from tilewright.core.registry import Case
+
+from . import arithmetic
+from .emulated import Emulated
+
+MOST_WORK = 3e7  # operations and bytes of a sample call
+CCS = ((9, 0), (7, 5))  # which hosts choose kernels for
+SEED = 0
+ALIGNMENT = 256  # bytes, of what a device's allocator gives
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One call that launches some kernels. `run` makes it; `launches`: a kernel's name, its blocks and numbers."""
+
+    op: str
+    row: registry.Kernel | None  # None: a call of arithmetic.py
+    case: Case | None
+    run: Callable[[], Any]
+    launches: tuple[tuple[str, tuple[int, int, int], tuple], ...]
+    cc: tuple[int, int]  # of the device that it was prepared for: hosts choose kernels by it
+
+    def of(self, name: str) -> tuple:
+        """What decides a kernel's way in this call: its blocks and numbers, of every launch."""
+        return tuple((blocks, numbers) for launched, blocks, numbers in self.launches if launched == name)
+
+
+class Recorder(Emulated):
+    """A device that launches nothing, and notes what it was to launch."""
+
+    def __init__(self, cc: tuple[int, int] = device.EMULATED_CC):
+        super().__init__(cc)
+        self.launches: list[tuple[str, tuple[int, int, int], tuple]] = []
+        self.kernels: dict[str, Any] = {}
+
+    def launch(self, kernel: Any, blocks: tuple[int, int, int], values: Sequence[Any],
+               reach: Sequence[tuple[np.ndarray, str]], shared: int, stream: Any = None) -> None:
+        numbers = tuple(x for x in values if not isinstance(x, np.ndarray))
+        self.launches.append((kernel.name, blocks, numbers))
+        self.kernels[kernel.name] = kernel
+
+
+class Tracer(Emulated):
+    """A device that counts what one kernel does, or all."""
+
+    def __init__(self, name: str | None = None, cc: tuple[int, int] = device.EMULATED_CC):
+        super().__init__(cc)
+        self.traced, self.reports = name, list[emulate.Report]()
+
+    def traces(self, kernel: Any) -> bool:
+        return self.traced in (None, kernel.name)
+
+    def launched(self, kernel: Any, report: emulate.Report) -> None:
+        if self.traces(kernel):
+            self.reports.append(report)
+
+
+def calls() -> Iterator[Sample]:
+    """Every conformance case and small benchmark case of every CUDA kernel of the table, with what it launches."""
+    recorders = [Recorder(cc) for cc in CCS]
+    for op, spec in registry.specs().items():
+        rows = list(registry.variants(op, "cuda"))
+        for dtype in {name: 0 for row in rows for name in spec.dtypes if name in row.dtypes}:
+            rng = np.random.default_rng([SEED, zlib.crc32(f"{op} {dtype}".encode())])
+            for case in chain(spec.cases(rng, dtype), spec.bench(rng, dtype, "small")):
+                call = spec.prepare(case.inputs, case.attrs)
+                if spec.flops(call) + spec.nbytes(call) > MOST_WORK:
+                    continue
+                outs = call.kernel_outs([np.empty(shape, kind) for shape, kind in call.outputs])
+                for recorder, row in product(recorders, rows):
+                    with device.using(recorder):
+                        if dispatch.why_not(row, call) is not None:
+                            continue
+                        recorder.launches.clear()
+                        dispatch.run(row, call, outs)
+                    yield Sample(op, row, case, partial(_run, spec, row, case), tuple(recorder.launches), recorder.cc)
+    for recorder in recorders:
+        yield from _own(recorder)
+
+
+def _run(spec: registry.Spec, row: registry.Kernel, case: Case) -> tuple[np.ndarray, ...]:
+    """A call on memory of its own; what it wrote, in the shapes of the oracle's results."""
+    call = spec.prepare(tuple(map(_aligned, case.inputs)), case.attrs)
+    if spec.mutates:
+        call = replace(call, inputs=tuple(_copied(x) if i in spec.mutates else x for i, x in enumerate(call.inputs)))
+    outs = tuple(_aligned(np.full(shape, 90 if dtype.kind in "iu" else np.nan).astype(dtype))
+                 for shape, dtype in call.outputs)
+    seen = call.kernel_outs(outs)
+    dispatch.run(row, call, seen)
+    if not spec.mutates:
+        return seen
+    return tuple(x for i in spec.mutates if call.inputs[i] is not None for x in _many(call.inputs[i]))
+
+
+def _aligned(x: Any) -> Any:
+    """A contiguous array where a device's allocator would put it, so that sectors are counted as there."""
+    if not isinstance(x, np.ndarray) or not x.flags.c_contiguous or not x.size:
+        return x
+    memory = np.empty(x.nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    there = memory[start:start + x.nbytes].view(x.dtype).reshape(x.shape)
+    there[...] = x
+    return there
+
+
+def _copied(x: Any) -> Any:
+    """The same in memory of its own, with the same strides and gaps; of a tuple, of each."""
+    if not isinstance(x, np.ndarray) or not x.size:
+        return tuple(map(_copied, x)) if isinstance(x, tuple) else x
+    low, high = arrays.extent(x)
+    memory = np.ctypeslib.as_array((ctypes.c_uint8 * (high - low)).from_address(low)).copy()
+    return np.ndarray(x.shape, x.dtype, memory, arrays.address(x) - low, x.strides)
+
+
+def _many(x: Any) -> tuple:
+    return x if isinstance(x, tuple) else (x,)
+
+
+def _own(recorder: Recorder) -> Iterator[Sample]:
+    """Of arithmetic.py, contiguous and in columns, with a tail and without."""
+    for (dtype,) in arithmetic.EXAMPLES:
+        for shape, step in (((4096,), 1), ((1021,), 1), ((1020,), 1), ((1,), 1), ((31, 17), 2), ((3, 5), 3)):
+            for name in ("add", "copy"):
+                run = partial(_arithmetic, name, dtype, shape, step)
+                recorder.launches.clear()
+                with device.using(recorder):
+                    run()
+                yield Sample(name, None, None, run, tuple(recorder.launches), recorder.cc)
+
+
+def _arithmetic(name: str, dtype: str, shape: tuple[int, ...], step: int) -> tuple[np.ndarray, np.ndarray]:
+    """What arithmetic.add or copy gives, and what it should: exact, being one rounding or none."""
+    rng = np.random.default_rng(SEED)
+    x, y = (_aligned(rng.standard_normal((*shape[:-1], step * shape[-1])).astype(dtype))[..., ::step] for _ in range(2))
+    out = _aligned(np.full(shape, np.nan, dtype))
+    inputs = (x, y) if name == "add" else (x,)
+    getattr(arithmetic, name)(*inputs, out)
+    return out, x + y if name == "add" else x
+
+
+def trace(name: str, samples: Sequence[Sample]) -> emulate.Report | None:
+    """What a kernel does in the launch of most threads among the sample calls; None where none launches it."""
+    found = [s for s in samples if s.of(name)]
+    if not found:
+        return None
+    most = max(found, key=lambda s: sum(int(np.prod(blocks)) for blocks, _ in s.of(name)))
+    with device.using(Tracer(name, most.cc)) as tracer:
+        most.run()
+    return max(tracer.reports, key=lambda r: int(np.prod(r.grid)))
+
+
