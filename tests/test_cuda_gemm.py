@@ -1,4 +1,4 @@
-"""What the conformance suite does not reach of the CUDA products: tensor cores at their edges, banks, what is chosen."""
+"""CUDA products: tensor cores at their edges, banks of shared memory, one order of sums, epilogues."""
 from __future__ import annotations
 
 import re
