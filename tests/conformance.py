@@ -36,17 +36,18 @@ MOST_EMULATED = 3e7  # operations and bytes of a case; larger ones are left out 
 SEED = int(os.environ.get("TILEWRIGHT_TEST_SEED", "0"))
 
 
+def installed(package: str) -> bool:
+    """Whether a package could be imported."""
+    return importlib.util.find_spec(package) is not None
+
+
 def expected_backends() -> list[str]:
     """The backends whose absence fails the run: TILEWRIGHT_EXPECT, else all that this machine has the means for."""
     if "TILEWRIGHT_EXPECT" in os.environ:
         return os.environ["TILEWRIGHT_EXPECT"].split()
     commands = (os.environ.get("CC"), sysconfig.get_config_var("CC"), "cc", "gcc", "clang")
-    return ["numpy", "numba"] + ["c"] * any(shutil.which(command.split()[0]) for command in commands if command)
-
-
-def installed(package: str) -> bool:
-    """Whether a package could be imported."""
-    return importlib.util.find_spec(package) is not None
+    return (["numpy", "numba"] + ["c"] * any(shutil.which(command.split()[0]) for command in commands if command)
+            + ["cuda"] * installed("numba_cuda"))
 
 
 def why_not(backend: str) -> str | None:

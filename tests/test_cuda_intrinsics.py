@@ -157,14 +157,19 @@ def test_asynchronous_copies(size: int, rng: np.random.Generator) -> None:
         assert np.array_equal(y[0], x) and np.array_equal(y[1], expected)
 
 
-def test_atomic_addition_gives_what_was_there() -> None:
+@pytest.mark.parametrize("dtype", [np.uint32, np.uint64])
+def test_atomic_addition_gives_what_was_there(dtype: type) -> None:
+    wide = dtype is np.uint64
+    add, store, size, three = ((ptx.atom_add_u64, ptx.stg_u64, 8, np.uint64(3)) if wide else
+                               (ptx.atom_add_u32, ptx.stg_u32, 4, np.uint32(3)))
+
     @kernel("rw counter, w seen", threads=LANES)
     def ticket(counter, seen):
-        was = ptx.atom_add_u32(counter, uint32(3))
-        ptx.stg_u32(seen + uint64(uint32(cuda.threadIdx.x)) * uint64(4), was)
-    counter, seen = np.array([5], np.uint32), np.empty(4 * LANES, np.uint32)
+        store(seen + uint64(uint32(cuda.threadIdx.x)) * uint64(size), add(counter, three))
+    first = 2**32 - 5 if wide else 5
+    counter, seen = np.array([first], dtype), np.empty(4 * LANES, dtype)
     ticket.launch(1, counter, seen)
-    assert counter[0] == 5 + 3 * LANES and sorted(seen[:LANES]) == list(range(5, 5 + 3 * LANES, 3))
+    assert counter[0] == first + 3 * LANES and sorted(seen[:LANES]) == list(range(first, first + 3 * LANES, 3))
 
 
 # ---- tensor cores

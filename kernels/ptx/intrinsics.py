@@ -116,6 +116,7 @@ sts_u32, sts_u32x2, sts_u32x4 = (_store("shared", "b32", "r", n) for n in (1, 2,
 sts_u16, sts_u8 = _store("shared", "u16", "r", 1), _store("shared", "u8", "r", 1)
 
 atom_add_u32 = instruction("atom.global.add.u32 $0, [$1], $2;", "r", "lr")  # gives what was there before
+atom_add_u64 = instruction("atom.global.add.u64 $0, [$1], $2;", "l", "ll")
 
 
 @intrinsic
