@@ -1,0 +1,204 @@
+"""The products in CUDA: which kernel a call takes, and with what. The kernels are in cuda_*.py.
+
+All of the family is one product, out = activation(alpha · a @ b + bias) + beta · c: the gradients are products of
+transposed views, and sums of columns.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tilewright.core import arrays
+from tilewright.core.registry import Call, Kernel
+from tilewright.kernels.ptx.launch import blocks
+
+from .cuda_columns import column_sums
+from .cuda_ladder import naive, tiled
+from .cuda_tile import WIDE, tile
+from .spec import ACTIVATIONS
+
+MOST_PLANES = 65535  # of a grid along z
+ALIGNMENT = 16
+
+
+class Product(NamedTuple):
+    """One product of matrices: a (..., M, K), b (..., K, N), out (..., M, N); c (M, N), bias (N,)."""
+
+    a: np.ndarray
+    b: np.ndarray
+    out: np.ndarray
+    c: np.ndarray | None = None
+    bias: np.ndarray | None = None
+    alpha: float = 1.0
+    beta: float = 1.0
+    activation: str | None = None
+
+
+def product(p: Product) -> None:
+    """Compute one."""
+    if p.out.size == 0:
+        return
+    if p.alpha == 0:
+        p = p._replace(a=p.a[..., :0], b=p.b[..., :0, :])
+    if p.beta == 0:
+        p = p._replace(c=None)
+    for a, b, out in planes(p.a, p.b, p.out):
+        _tiled(p._replace(a=a, b=b, out=out))
+
+
+def planes(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The product in pieces with one leading axis, which is that of the grid."""
+    if out.ndim == 2:
+        yield a[None], b[None], out[None]
+    elif out.ndim == 3:
+        if b.strides[0] == 0 and all(x.strides[0] == x.shape[1] * x.strides[1] for x in (a, out)):
+            yield _rows(a), b[:1], _rows(out)  # one matrix for all: their rows are rows of one product
+            return
+        for at in range(0, out.shape[0], MOST_PLANES):
+            yield tuple(x[at:at + MOST_PLANES] for x in (a, b, out))  # type: ignore[misc]
+    elif all(x.strides[0] == x.shape[1] * x.strides[1] for x in (a, b, out)):
+        yield from planes(*(_merged(x) for x in (a, b, out)))
+    else:
+        for i in range(out.shape[0]):
+            yield from planes(a[i], b[i], out[i])
+
+
+def _merged(x: np.ndarray) -> np.ndarray:
+    """The first two axes as one, by a view."""
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+
+def _rows(x: np.ndarray) -> np.ndarray:
+    return _merged(x)[None]
+
+
+def mode(x: np.ndarray, lanes: int) -> str:
+    """How the tile kernel loads x (..., rows, k): see cuda_tile.py."""
+    size = x.itemsize
+    rows, k = x.shape[-2:]
+    row, step = x.strides[-2:]
+    if arrays.address(x) % ALIGNMENT or any(v % ALIGNMENT for v in x.strides[:-2]):
+        return "s"
+    if step == size and row % ALIGNMENT == 0 and k >= lanes:
+        return "k"
+    if row == size and step % ALIGNMENT == 0 and rows % lanes == 0:
+        return "r"
+    return "s"
+
+
+def _is_wide(x: np.ndarray | None, lanes: int) -> bool:
+    """Whether x (..., rows, columns) can be accessed `lanes` columns at a time."""
+    return x is None or (x.strides[-1] == x.itemsize and x.shape[-1] % lanes == 0
+                         and all(v % ALIGNMENT == 0 for v in (arrays.address(x), *x.strides[:-1])))
+
+
+def _modes(a: np.ndarray, b: np.ndarray) -> tuple[str, str]:
+    lanes = ALIGNMENT // a.itemsize
+    found = mode(a, lanes), mode(b.swapaxes(-1, -2), lanes)
+    return ("s", "s") if "s" in found else found
+
+
+def _tiled(p: Product) -> None:
+    planes_, m, n = p.out.shape
+    k, lanes = p.a.shape[2], ALIGNMENT // p.a.itemsize
+    a_mode, b_mode = _modes(p.a, p.b)
+    a, b, c, out, bias = p.a, p.b, p.c, p.out, p.bias
+    flags = ACTIVATIONS.index(p.activation) | WIDE * (_is_wide(out, lanes) and _is_wide(c, lanes))
+    side = 32 * lanes
+    c_steps = (0, 0) if c is None else c.strides
+    tile(a_mode, b_mode, arrays.name_of(a.dtype)).launch(
+        (blocks(m, side) * blocks(n, side), 1, planes_), a, b, c, bias, out, p.alpha, 0.0 if c is None else p.beta,
+        flags, m, n, k, k, a.strides[1], a.strides[2], a.strides[0], b.strides[2], b.strides[1], b.strides[0], *c_steps,
+        0 if bias is None else bias.strides[0], out.strides[1], out.strides[2], 0, out.strides[0])
+
+
+# ---- operations
+
+def _matmul(call: Call, outs: Sequence[np.ndarray]) -> None:
+    a, b = call.inputs
+    product(Product(a, b, outs[0]))
+
+
+def _gemm(call: Call, outs: Sequence[np.ndarray]) -> None:
+    a, b, c = call.inputs
+    product(Product(a, b, outs[0], c, alpha=call.attrs["alpha"], beta=call.attrs["beta"]))
+
+
+def _linear(call: Call, outs: Sequence[np.ndarray]) -> None:
+    x, w, bias, residual = call.inputs
+    product(Product(x, w.T, outs[0], residual, bias, activation=call.attrs["activation"]))
+
+
+def _linear_backward(call: Call, outs: Sequence[np.ndarray]) -> None:
+    dy, x, w = call.inputs
+    dx, dw, dbias = outs
+    product(Product(dy, w, dx))
+    _weight_gradients(dy, x, dw, dbias, 0.0)
+
+
+def _linear_backward_weights(call: Call, outs: Sequence[np.ndarray]) -> None:
+    dy, x, dw, dbias = call.inputs
+    _weight_gradients(dy, x, dw, dbias, call.attrs["beta"])
+
+
+def _weight_gradients(dy: np.ndarray, x: np.ndarray, dw: np.ndarray, dbias: np.ndarray | None, beta: float) -> None:
+    """dw = dy.T @ x + beta · dw; dbias, unless it is None, likewise from the sums of dy's columns."""
+    product(Product(dy.T, x, dw, dw if beta else None, beta=beta))
+    if dbias is not None:
+        column_sums(dy, dbias, beta)
+
+
+def _matmul_naive(call: Call, outs: Sequence[np.ndarray]) -> None:
+    _ladder(naive, call, outs[0])
+
+
+def _matmul_tiled(call: Call, outs: Sequence[np.ndarray]) -> None:
+    _ladder(tiled, call, outs[0])
+
+
+def _ladder(step: Any, call: Call, out: np.ndarray) -> None:
+    if out.size == 0:
+        return
+    left, right = call.inputs
+    for a, b, y in planes(left, right, out):
+        step.launch((blocks(y.shape[2], 16), blocks(y.shape[1], 16), y.shape[0]), a, b, y, *y.shape[1:], a.shape[2],
+                    *(step for x in (a, b, y) for step in x.strides))
+
+
+# ---- in words
+
+def _how(call: Call) -> str:
+    a, b = call.inputs[0], call.inputs[1].T if call.op == "linear" else call.inputs[1]
+    return _words(a, b)
+
+
+def _how_backward(call: Call) -> str:
+    dy, x, w = call.inputs
+    return "; ".join(_words(a, b) for a, b in ((dy, w), (dy.T, x)))
+
+
+def _how_backward_weights(call: Call) -> str:
+    return _words(call.inputs[0].T, call.inputs[1])
+
+
+def _words(a: np.ndarray, b: np.ndarray) -> str:
+    side = 32 * (ALIGNMENT // a.itemsize)
+    while a.ndim < 3:
+        a, b = a[None], b[None]
+    loads = "an element a load" if "s" in _modes(a, b) else "128-bit loads"
+    return f"{side}x{side} tile in registers, {loads}"
+
+
+KERNELS = [
+    Kernel("matmul", "cuda", _matmul, describe=_how),
+    Kernel("matmul", "cuda", _matmul_naive, "naive", dtypes=("float32",),
+           describe=lambda call: "a thread an element, any strides"),
+    Kernel("matmul", "cuda", _matmul_tiled, "tiled", dtypes=("float32",),
+           describe=lambda call: "16x16 tile in shared memory"),
+    Kernel("gemm", "cuda", _gemm, describe=_how),
+    Kernel("linear", "cuda", _linear, describe=_how),
+    Kernel("linear_backward", "cuda", _linear_backward, describe=_how_backward),
+    Kernel("linear_backward_weights", "cuda", _linear_backward_weights, describe=_how_backward_weights),
+]

@@ -1,0 +1,130 @@
+"""What the CUDA products know of each dtype: its accesses, the type of its sums, and what is done to a finished sum.
+
+    n = numbers("float16")         n.real: np.float32, the type of the sums; n.size: bytes of a stored number
+    y = n.finish(total, bias, code)     the activation number `code` of spec.ACTIVATIONS of total + bias
+"""
+from __future__ import annotations
+
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from tilewright.kernels.activation.cuda_functions import functions
+from tilewright.kernels.ptx import intrinsics as ptx
+from tilewright.kernels.ptx.cuda import inline, uint32
+
+from .spec import ACTIVATIONS
+
+SLOPES = {"leaky_relu": 0.01, "elu": 1.0}  # what spec.activate takes for those that have a parameter
+
+
+def _activation(real: Any) -> Any:
+    """(x, code) -> the activation: one branch, the same for all threads, so that one kernel serves all of them."""
+    def chain(left: tuple[str, ...], first: int) -> Any:
+        if not left:
+            @inline
+            def same(x, code):
+                return x
+            return same
+        f, p, rest, number = functions(real)[left[0]], real(SLOPES.get(left[0], 0.0)), chain(left[1:], first + 1), first
+
+        @inline
+        def chosen(x, code):
+            return f(x, p) if code == uint32(number) else rest(x, code)
+        return chosen
+    others = chain(ACTIVATIONS[1:], 1)
+
+    @inline
+    def activation(x, code):
+        return x if code == uint32(0) else others(x, code)
+    return activation
+
+
+def _half_accesses(to_real: Any, from_real: Any) -> tuple[Any, Any, Any]:
+    """Of 16-bit numbers: they are float32 as soon as they are loaded."""
+    @inline
+    def load(p):
+        return to_real(ptx.ldg_u16(p))
+
+    @inline
+    def load_nc(p):
+        return to_real(ptx.ldg_nc_u16(p))
+
+    @inline
+    def store(p, x):
+        ptx.stg_u16(p, from_real(x))
+    return load, load_nc, store
+
+
+@cache
+def numbers(dtype: str) -> SimpleNamespace:
+    """Device functions and constants for one dtype.
+
+    load, load_nc, store    one number of global memory; lds, sts: of shared memory, where sums' type lies
+    load_wide, store_wide   16 bytes of sums' type, `lanes` of them, into or out of places i … of a local array
+    """
+    real = np.float64 if dtype == "float64" else np.float32
+    n = SimpleNamespace(real=real, number="f64" if real is np.float64 else "f32", activation=_activation(real),
+                        lanes=16 // real().itemsize)
+    if real is np.float64:
+        n.load, n.load_nc, n.store, n.lds, n.sts = ptx.ldg_f64, ptx.ldg_nc_f64, ptx.stg_f64, ptx.lds_f64, ptx.sts_f64
+        n.load_wide, n.load_nc_wide, n.store_wide, n.lds_wide, n.sts_wide = _pairs()
+    else:
+        n.load, n.load_nc, n.store, n.lds, n.sts = ptx.ldg_f32, ptx.ldg_nc_f32, ptx.stg_f32, ptx.lds_f32, ptx.sts_f32
+        n.load_wide, n.load_nc_wide, n.store_wide, n.lds_wide, n.sts_wide = _fours()
+    n.size = real().itemsize
+    if dtype in ("float16", "bfloat16"):
+        n.size = 2
+        n.load, n.load_nc, n.store = (_half_accesses(ptx.f16_f32, ptx.f32_f16) if dtype == "float16" else
+                                      _half_accesses(ptx.bf16_f32, ptx.f32_bf16))
+    return n
+
+
+def _fours() -> tuple[Any, ...]:
+    """128-bit accesses of float32."""
+    @inline
+    def load_wide(r, i, p):
+        r[i], r[i + 1], r[i + 2], r[i + 3] = ptx.ldg_f32x4(p)
+
+    @inline
+    def load_nc_wide(r, i, p):
+        r[i], r[i + 1], r[i + 2], r[i + 3] = ptx.ldg_nc_f32x4(p)
+
+    @inline
+    def store_wide(p, r, i):
+        ptx.stg_f32x4(p, r[i], r[i + 1], r[i + 2], r[i + 3])
+
+    @inline
+    def lds_wide(r, i, p):
+        r[i], r[i + 1], r[i + 2], r[i + 3] = ptx.lds_f32x4(p)
+
+    @inline
+    def sts_wide(p, r, i):
+        ptx.sts_f32x4(p, r[i], r[i + 1], r[i + 2], r[i + 3])
+    return load_wide, load_nc_wide, store_wide, lds_wide, sts_wide
+
+
+def _pairs() -> tuple[Any, ...]:
+    """128-bit accesses of float64."""
+    @inline
+    def load_wide(r, i, p):
+        r[i], r[i + 1] = ptx.ldg_f64x2(p)
+
+    @inline
+    def load_nc_wide(r, i, p):
+        r[i], r[i + 1] = ptx.ldg_nc_f64x2(p)
+
+    @inline
+    def store_wide(p, r, i):
+        ptx.stg_f64x2(p, r[i], r[i + 1])
+
+    @inline
+    def lds_wide(r, i, p):
+        r[i], r[i + 1] = ptx.lds_f64x2(p)
+
+    @inline
+    def sts_wide(p, r, i):
+        ptx.sts_f64x2(p, r[i], r[i + 1])
+    return load_wide, load_nc_wide, store_wide, lds_wide, sts_wide
