@@ -11,11 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tilewright.core import arrays
-from tilewright.core.registry import Call, Kernel
+from tilewright.core.registry import FLOATS, HALVES, Call, Kernel
 from tilewright.kernels.ptx.launch import blocks
 
 from .cuda_columns import column_sums
 from .cuda_ladder import naive, tiled
+from .cuda_numbers import numbers
 from .cuda_tile import WIDE, tile
 from .spec import ACTIVATIONS
 
@@ -95,6 +96,8 @@ def _is_wide(x: np.ndarray | None, lanes: int) -> bool:
 
 
 def _modes(a: np.ndarray, b: np.ndarray) -> tuple[str, str]:
+    if a.itemsize == 2:
+        return "s", "s"
     lanes = ALIGNMENT // a.itemsize
     found = mode(a, lanes), mode(b.swapaxes(-1, -2), lanes)
     return ("s", "s") if "s" in found else found
@@ -102,13 +105,13 @@ def _modes(a: np.ndarray, b: np.ndarray) -> tuple[str, str]:
 
 def _tiled(p: Product) -> None:
     planes_, m, n = p.out.shape
-    k, lanes = p.a.shape[2], ALIGNMENT // p.a.itemsize
-    a_mode, b_mode = _modes(p.a, p.b)
+    k, dtype = p.a.shape[2], arrays.name_of(p.a.dtype)
+    lanes, (a_mode, b_mode) = numbers(dtype).lanes, _modes(p.a, p.b)
     a, b, c, out, bias = p.a, p.b, p.c, p.out, p.bias
     flags = ACTIVATIONS.index(p.activation) | WIDE * (_is_wide(out, lanes) and _is_wide(c, lanes))
     side = 32 * lanes
     c_steps = (0, 0) if c is None else c.strides
-    tile(a_mode, b_mode, arrays.name_of(a.dtype)).launch(
+    tile(a_mode, b_mode, dtype).launch(
         (blocks(m, side) * blocks(n, side), 1, planes_), a, b, c, bias, out, p.alpha, 0.0 if c is None else p.beta,
         flags, m, n, k, k, a.strides[1], a.strides[2], a.strides[0], b.strides[2], b.strides[1], b.strides[0], *c_steps,
         0 if bias is None else bias.strides[0], out.strides[1], out.strides[2], 0, out.strides[0])
@@ -184,21 +187,28 @@ def _how_backward_weights(call: Call) -> str:
 
 
 def _words(a: np.ndarray, b: np.ndarray) -> str:
-    side = 32 * (ALIGNMENT // a.itemsize)
+    side = 32 * numbers(arrays.name_of(a.dtype)).lanes
     while a.ndim < 3:
         a, b = a[None], b[None]
     loads = "an element a load" if "s" in _modes(a, b) else "128-bit loads"
     return f"{side}x{side} tile in registers, {loads}"
 
 
+def _here(call: Call) -> str | None:
+    """A packed matrix is in the host's memory; nothing is copied to the device that was not asked for."""
+    if call.place is None or call.packed is None:
+        return None
+    return "its matrix is packed on the host; tw.to_device(packed.numpy()) is the plain one on the device"
+
+
 KERNELS = [
-    Kernel("matmul", "cuda", _matmul, describe=_how),
-    Kernel("matmul", "cuda", _matmul_naive, "naive", dtypes=("float32",),
+    Kernel("matmul", "cuda", _matmul, dtypes=FLOATS + HALVES, describe=_how, supports=_here),
+    Kernel("matmul", "cuda", _matmul_naive, "naive", dtypes=("float32",), supports=_here,
            describe=lambda call: "a thread an element, any strides"),
-    Kernel("matmul", "cuda", _matmul_tiled, "tiled", dtypes=("float32",),
+    Kernel("matmul", "cuda", _matmul_tiled, "tiled", dtypes=("float32",), supports=_here,
            describe=lambda call: "16x16 tile in shared memory"),
-    Kernel("gemm", "cuda", _gemm, describe=_how),
-    Kernel("linear", "cuda", _linear, describe=_how),
+    Kernel("gemm", "cuda", _gemm, describe=_how, supports=_here),
+    Kernel("linear", "cuda", _linear, dtypes=FLOATS + HALVES, describe=_how, supports=_here),
     Kernel("linear_backward", "cuda", _linear_backward, describe=_how_backward),
     Kernel("linear_backward_weights", "cuda", _linear_backward_weights, describe=_how_backward_weights),
 ]

@@ -112,7 +112,8 @@ def _operand(mode: str, n: Any) -> tuple[Any, Any, Any, Any]:
     return place, last, fetch, put
 
 
-@specialise(*((a, b, dtype) for dtype in ("float32", "float64") for a, b in ("kk", "kr", "rk", "rr", "ss")))
+@specialise(*((a, b, dtype) for dtype in ("float32", "float64") for a, b in ("kk", "kr", "rk", "rr", "ss")),
+            ("s", "s", "float16"), ("s", "s", "bfloat16"))
 def tile(a_mode: str, b_mode: str, dtype: str) -> Kernel:
     n = numbers(dtype)
     real, real_size, lanes = {4: float32, 2: float64}[n.lanes], n.real().itemsize, n.lanes
