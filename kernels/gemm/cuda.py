@@ -12,16 +12,19 @@ import numpy as np
 
 from tilewright.core import arrays
 from tilewright.core.registry import FLOATS, HALVES, Call, Kernel
-from tilewright.kernels.ptx.launch import blocks
+from tilewright.kernels.ptx.launch import blocks, scratch
 
 from .cuda_columns import column_sums
 from .cuda_ladder import naive, tiled
-from .cuda_numbers import numbers
-from .cuda_tile import WIDE, tile
+from .cuda_numbers import RAW, WIDE, numbers
+from .cuda_tile import BK, tile
+from .cuda_vector import ACROSS, ROWS, across, dot, parts
 from .spec import ACTIVATIONS
 
 MOST_PLANES = 65535  # of a grid along z
 ALIGNMENT = 16
+FILL = 128  # blocks, about those that a device runs at once
+LEAST_CHUNK, MOST_CHUNKS = 128, 32  # of k for a block, so that sums in scratch memory are few beside the products
 
 
 class Product(NamedTuple):
@@ -46,7 +49,7 @@ def product(p: Product) -> None:
     if p.beta == 0:
         p = p._replace(c=None)
     for a, b, out in planes(p.a, p.b, p.out):
-        _tiled(p._replace(a=a, b=b, out=out))
+        (_by_vector if 1 in out.shape[1:] else _tiled)(p._replace(a=a, b=b, out=out))
 
 
 def planes(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -103,18 +106,78 @@ def _modes(a: np.ndarray, b: np.ndarray) -> tuple[str, str]:
     return ("s", "s") if "s" in found else found
 
 
+def _steps(x: np.ndarray | None, axes: int) -> tuple[int, ...]:
+    return (0,) * axes if x is None else x.strides
+
+
+def _chunk(k: int, running: int) -> int:
+    """How much of k a block takes, where `running` blocks take all of it: less if they do not fill a device."""
+    count = max(1, min(FILL // running, k // LEAST_CHUNK, MOST_CHUNKS))
+    return blocks(blocks(k, count), BK) * BK
+
+
 def _tiled(p: Product) -> None:
-    planes_, m, n = p.out.shape
-    k, dtype = p.a.shape[2], arrays.name_of(p.a.dtype)
-    lanes, (a_mode, b_mode) = numbers(dtype).lanes, _modes(p.a, p.b)
+    """By tiles of sums."""
     a, b, c, out, bias = p.a, p.b, p.c, p.out, p.bias
-    flags = ACTIVATIONS.index(p.activation) | WIDE * (_is_wide(out, lanes) and _is_wide(c, lanes))
-    side = 32 * lanes
-    c_steps = (0, 0) if c is None else c.strides
-    tile(a_mode, b_mode, dtype).launch(
-        (blocks(m, side) * blocks(n, side), 1, planes_), a, b, c, bias, out, p.alpha, 0.0 if c is None else p.beta,
-        flags, m, n, k, k, a.strides[1], a.strides[2], a.strides[0], b.strides[2], b.strides[1], b.strides[0], *c_steps,
-        0 if bias is None else bias.strides[0], out.strides[1], out.strides[2], 0, out.strides[0])
+    (count, m, n), k, dtype = out.shape, a.shape[2], arrays.name_of(a.dtype)
+    lanes, (a_mode, b_mode) = numbers(dtype).lanes, _modes(a, b)
+    tiles = blocks(m, 32 * lanes) * blocks(n, 32 * lanes)
+    wide = WIDE * (n % lanes == 0)
+
+    def launch(chunk: int, c: Any, bias: Any, out: np.ndarray, alpha: float, flags: int, o_y: int) -> None:
+        tile(a_mode, b_mode, dtype).launch(
+            (tiles, blocks(k, chunk) if k else 1, count), a, b, c, bias, out, alpha, p.beta if c is not None else 0.0,
+            flags, m, n, k, chunk, a.strides[1], a.strides[2], a.strides[0], b.strides[2], b.strides[1], b.strides[0],
+            *_steps(c, 2), *_steps(bias, 1), out.strides[-2], out.strides[-1], o_y, out.strides[0])
+
+    chunk = _chunk(k, tiles * count)
+    if count > 1 or chunk >= k:
+        wide = WIDE * (_is_wide(out, lanes) and _is_wide(c, lanes))
+        launch(max(k, 1), c, bias, out, p.alpha, ACTIVATIONS.index(p.activation) | wide, 0)
+        return
+    sums = scratch((blocks(k, chunk), m, n), numbers(dtype).real)
+    launch(chunk, None, None, sums, 1.0, RAW | wide, sums.strides[0])
+    _add_parts(p, sums)
+
+
+def _by_vector(p: Product) -> None:
+    """The product of a matrix with a row or a column."""
+    row = p.out.shape[1] == 1
+    a, x = (p.b.swapaxes(1, 2), p.a[:, 0]) if row else (p.a, p.b[:, :, 0])
+    out, c, bias = p.out[:, 0] if row else p.out[:, :, 0], p.c, p.bias
+    (count, rows, k), dtype = a.shape, arrays.name_of(a.dtype)
+    along = abs(a.strides[2]) <= abs(a.strides[1]) or rows == 1
+    wide = WIDE * (_is_dense(a) and _is_dense(x))
+    c_r = 0 if c is None else c.strides[1 if row else 0]
+    bias_r = bias.strides[0] if row and bias is not None else 0
+
+    def launch(chunk: int, c: Any, bias: Any, out: np.ndarray, alpha: float, flags: int, o_y: int) -> None:
+        kernel, each = (dot, ROWS) if along else (across, ACROSS)
+        kernel(dtype).launch((blocks(rows, each), blocks(k, chunk) if k else 1, count), a, x, c, bias, out, alpha,
+                             p.beta if c is not None else 0.0, flags | wide, rows, k, chunk, a.strides[1],
+                             a.strides[2], a.strides[0], x.strides[1], x.strides[0], c_r, bias_r, out.strides[-1], o_y,
+                             out.strides[0])
+
+    chunk = _chunk(k, blocks(rows, ROWS if along else ACROSS) * count)
+    if count > 1 or chunk >= k:
+        launch(max(k, 1), c, bias, out, p.alpha, ACTIVATIONS.index(p.activation), 0)
+        return
+    sums = scratch((blocks(k, chunk), rows), numbers(dtype).real)
+    launch(chunk, None, None, sums, 1.0, RAW, sums.strides[0])
+    _add_parts(p, sums)
+
+
+def _is_dense(x: np.ndarray) -> bool:
+    """Whether 16 bytes at a time of x's last axis can be read."""
+    return x.strides[-1] == x.itemsize and all(v % ALIGNMENT == 0 for v in (arrays.address(x), *x.strides[:-1]))
+
+
+def _add_parts(p: Product, sums: np.ndarray) -> None:
+    """The result of sums over parts of k."""
+    out, c, bias = p.out[0], p.c, p.bias
+    parts(arrays.name_of(out.dtype)).launch(
+        blocks(out.size, 256), sums, c, bias, out, p.alpha, p.beta if c is not None else 0.0,
+        ACTIVATIONS.index(p.activation), *out.shape, sums.shape[0], *_steps(c, 2), *_steps(bias, 1), *out.strides)
 
 
 # ---- operations

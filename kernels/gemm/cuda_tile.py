@@ -24,10 +24,9 @@ from tilewright.kernels.ptx import intrinsics as ptx
 from tilewright.kernels.ptx.cuda import cuda, float32, float64, inline, int64, uint32, uint64
 from tilewright.kernels.ptx.launch import Kernel, kernel, specialise
 
-from .cuda_numbers import numbers
+from .cuda_numbers import WIDE, numbers
 
 THREADS, BK, STEP, GROUP = 256, 8, 528, 8
-WIDE = 1 << 8  # flag beside the code of the activation: 128-bit accesses to c and out
 BUFFER = BK * STEP  # bytes
 ARGUMENTS = ("r a, r b, r c, r bias, w out, {0} alpha, {0} beta, u32 flags, u32 m, u32 n, u32 k, u32 chunk, "
              "i64 a_r, i64 a_k, i64 a_z, i64 b_r, i64 b_k, i64 b_z, i64 c_r, i64 c_c, i64 bias_c, "
@@ -124,7 +123,8 @@ def tile(a_mode: str, b_mode: str, dtype: str) -> Kernel:
     place_b, last_b, fetch_b, put_b = _operand(b_mode, n)
     place_s, _, fetch_s, put_s = _operand("s", n)
     lds, lds_wide, sts_wide = n.lds, n.lds_wide, n.sts_wide
-    load, store, load_wide, store_wide, activation = n.load, n.store, n.load_wide, n.store_wide, n.activation
+    load, optional, put, finish, load_wide, store_wide = (
+        n.load, n.optional, n.put, n.finish, n.load_wide, n.store_wide)
     can_be_wide = n.size == real_size
     zero = n.real(0)
 
@@ -148,12 +148,6 @@ def tile(a_mode: str, b_mode: str, dtype: str) -> Kernel:
         one_k(acc, ra, rb, uint32(pa + uint32(5 * STEP)), uint32(pb + uint32(5 * STEP)))
         one_k(acc, ra, rb, uint32(pa + uint32(6 * STEP)), uint32(pb + uint32(6 * STEP)))
         one_k(acc, ra, rb, uint32(pa + uint32(7 * STEP)), uint32(pb + uint32(7 * STEP)))
-
-    @inline
-    def finish(v, c, b, alpha, beta, flags, j):
-        """Number j of a thread's `lanes` in a row."""
-        y = activation(alpha * v[j] + b[j], uint32(flags & uint32(WIDE - 1)))
-        return y + beta * c[j]
 
     @kernel(ARGUMENTS.format(n.number), threads=THREADS, blocks_per_sm=2 if whole else None)
     def tile(a, b, c, bias, out, alpha, beta, flags, m, n, k, chunk, a_r, a_k, a_z, b_r, b_k, b_z, c_r, c_c, bias_c,
@@ -238,10 +232,8 @@ def tile(a_mode: str, b_mode: str, dtype: str) -> Kernel:
         tc = uint32(uint32(t & uint32(31)) * uint32(lanes if wide else 1))
         apart = uint32(1 if wide else 32)
         for j in range(lanes):
-            rb[j] = zero
             at = uint32(column + uint32(tc + uint32(uint32(j) * apart)))
-            if bias != uint64(0) and at < n:
-                rb[j] = load(bias + uint64(int64(at) * bias_c))
+            rb[j] = optional(bias, uint64(int64(at) * bias_c)) if at < n else zero
         line = uint32(s + uint32(uint32(uint32(ty * uint32(side)) + uint32(tx * uint32(lanes))) * uint32(real_size)))
         part = uint32(0)
         while part < uint32(lanes):
@@ -262,23 +254,25 @@ def tile(a_mode: str, b_mode: str, dtype: str) -> Kernel:
                 to = out + uint64(int64(i) * o_r + int64(at) * o_c)
                 more = c + uint64(int64(i) * c_r + int64(at) * c_c)
                 if i < m:
-                    for j in range(lanes):
-                        ra[j] = zero
                     if wide:
                         if at < n:
+                            for j in range(lanes):
+                                ra[j] = zero
                             lds_wide(va, 0, p)
                             if c != uint64(0):
                                 load_wide(ra, 0, more)
                             for j in range(lanes):
-                                va[j] = finish(va, ra, rb, alpha, beta, flags, j)
+                                va[j] = finish(va[j], rb[j], ra[j], alpha, beta, flags)
                             store_wide(to, va, 0)
                     else:
                         for j in range(lanes):
                             if uint32(at + uint32(32 * j)) < n:
-                                va[j] = lds(uint32(p + uint32(32 * j * real_size)))
+                                old = zero
                                 if c != uint64(0):
-                                    ra[j] = load(more + uint64(int64(32 * j) * c_c))
-                                store(to + uint64(int64(32 * j) * o_c), finish(va, ra, rb, alpha, beta, flags, j))
+                                    old = load(more + uint64(int64(32 * j) * c_c))
+                                total = lds(uint32(p + uint32(32 * j * real_size)))
+                                put(to + uint64(int64(32 * j) * o_c),
+                                    finish(total, rb[j], old, alpha, beta, flags), flags)
                 r = uint32(r + uint32(8))
             part = uint32(part + uint32(1))
     return tile
