@@ -10,21 +10,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tilewright.core import arrays
+from tilewright.core import arrays, device
 from tilewright.core.registry import FLOATS, HALVES, Call, Kernel
 from tilewright.kernels.ptx.launch import blocks, scratch
 
 from .cuda_columns import column_sums
 from .cuda_ladder import naive, tiled
 from .cuda_numbers import RAW, WIDE, numbers
-from .cuda_tile import BK, tile
+from .cuda_tensor import tensor
+from .cuda_tile import tile
 from .cuda_vector import ACROSS, ROWS, across, dot, parts
 from .spec import ACTIVATIONS
 
 MOST_PLANES = 65535  # of a grid along z
 ALIGNMENT = 16
+TENSOR_CORES = (8, 0)  # the compute capability from which on tensor() runs
 FILL = 128  # blocks, about those that a device runs at once
-LEAST_CHUNK, MOST_CHUNKS = 128, 32  # of k for a block, so that sums in scratch memory are few beside the products
+LEAST_CHUNK, MOST_CHUNKS, EVEN = 128, 32, 32  # of k, so that sums in scratch are few beside products
 
 
 class Product(NamedTuple):
@@ -95,13 +97,13 @@ def mode(x: np.ndarray, lanes: int) -> str:
 def _is_wide(x: np.ndarray | None, lanes: int) -> bool:
     """Whether x (..., rows, columns) can be accessed `lanes` columns at a time."""
     return x is None or (x.strides[-1] == x.itemsize and x.shape[-1] % lanes == 0
-                         and all(v % ALIGNMENT == 0 for v in (arrays.address(x), *x.strides[:-1])))
+                         and all(v % (lanes * x.itemsize) == 0 for v in (arrays.address(x), *x.strides[:-1])))
 
 
 def _modes(a: np.ndarray, b: np.ndarray) -> tuple[str, str]:
-    if a.itemsize == 2:
-        return "s", "s"
     lanes = ALIGNMENT // a.itemsize
+    if a.itemsize == 2 and device.current().cc < TENSOR_CORES:
+        return "s", "s"
     found = mode(a, lanes), mode(b.swapaxes(-1, -2), lanes)
     return ("s", "s") if "s" in found else found
 
@@ -113,7 +115,7 @@ def _steps(x: np.ndarray | None, axes: int) -> tuple[int, ...]:
 def _chunk(k: int, running: int) -> int:
     """How much of k a block takes, where `running` blocks take all of it: less if they do not fill a device."""
     count = max(1, min(FILL // running, k // LEAST_CHUNK, MOST_CHUNKS))
-    return blocks(blocks(k, count), BK) * BK
+    return blocks(blocks(k, count), EVEN) * EVEN
 
 
 def _tiled(p: Product) -> None:
@@ -122,10 +124,11 @@ def _tiled(p: Product) -> None:
     (count, m, n), k, dtype = out.shape, a.shape[2], arrays.name_of(a.dtype)
     lanes, (a_mode, b_mode) = numbers(dtype).lanes, _modes(a, b)
     tiles = blocks(m, 32 * lanes) * blocks(n, 32 * lanes)
+    kernel = tensor if a.itemsize == 2 and a_mode != "s" else tile
     wide = WIDE * (n % lanes == 0)
 
     def launch(chunk: int, c: Any, bias: Any, out: np.ndarray, alpha: float, flags: int, o_y: int) -> None:
-        tile(a_mode, b_mode, dtype).launch(
+        kernel(a_mode, b_mode, dtype).launch(
             (tiles, blocks(k, chunk) if k else 1, count), a, b, c, bias, out, alpha, p.beta if c is not None else 0.0,
             flags, m, n, k, chunk, a.strides[1], a.strides[2], a.strides[0], b.strides[2], b.strides[1], b.strides[0],
             *_steps(c, 2), *_steps(bias, 1), out.strides[-2], out.strides[-1], o_y, out.strides[0])
@@ -253,8 +256,11 @@ def _words(a: np.ndarray, b: np.ndarray) -> str:
     side = 32 * numbers(arrays.name_of(a.dtype)).lanes
     while a.ndim < 3:
         a, b = a[None], b[None]
-    loads = "an element a load" if "s" in _modes(a, b) else "128-bit loads"
-    return f"{side}x{side} tile in registers, {loads}"
+    if a.shape[-2] == 1 or b.shape[-1] == 1:
+        return "product with a vector"
+    if "s" in _modes(a, b):
+        return f"{side}x{side} tile in registers, an element a load"
+    return f"{side}x{side} tile {'on tensor cores' if a.itemsize == 2 else 'in registers'}, 128-bit loads"
 
 
 def _here(call: Call) -> str | None:

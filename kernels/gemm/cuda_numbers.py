@@ -109,7 +109,7 @@ def numbers(dtype: str) -> SimpleNamespace:
     """Device functions and constants for one dtype.
 
     load, load_nc, store    one number of global memory; lds, sts: of shared memory, where sums' type lies
-    load_wide, store_wide   16 bytes of sums' type, `lanes` of them, into or out of places i … of a local array
+    load_wide, store_wide   `lanes` numbers, 16 bytes as sums, into or out of places i … of a local array
     load_chunk              16 bytes of stored numbers, `chunk` of them, into a local array
     finish, optional, put   what is done to a sum; a number of an array that may be missing; out, by flags
     """
@@ -127,9 +127,28 @@ def numbers(dtype: str) -> SimpleNamespace:
         to_real, from_real = (ptx.f16_f32, ptx.f32_f16) if dtype == "float16" else (ptx.bf16_f32, ptx.f32_bf16)
         n.size, n.load_chunk = 2, _half_chunk(to_real)
         n.load, n.load_nc, n.store = _half_accesses(to_real, from_real)
+        n.load_wide, n.store_wide = _half_fours(to_real, from_real, n.store_wide)
     n.chunk = 16 // n.size
     _finishing(n)
     return n
+
+
+def _half_fours(to_real: Any, from_real: Any, store_sums: Any) -> tuple[Any, Any]:
+    """Four 16-bit numbers in one access of 64 bits."""
+    @inline
+    def load_wide(r, i, p):
+        a, b = ptx.ldg_u32x2(p)
+        r[i], r[i + 1] = to_real(a & uint32(0xFFFF)), to_real(a >> uint32(16))
+        r[i + 2], r[i + 3] = to_real(b & uint32(0xFFFF)), to_real(b >> uint32(16))
+
+    @inline
+    def store_wide(p, r, i, flags):
+        if flags & uint32(RAW):
+            store_sums(p, r, i, flags)
+        else:
+            ptx.stg_u32x2(p, uint32(from_real(r[i]) | uint32(from_real(r[i + 1]) << uint32(16))),
+                          uint32(from_real(r[i + 2]) | uint32(from_real(r[i + 3]) << uint32(16))))
+    return load_wide, store_wide
 
 
 def _fours() -> tuple[Any, ...]:
@@ -143,7 +162,7 @@ def _fours() -> tuple[Any, ...]:
         r[i], r[i + 1], r[i + 2], r[i + 3] = ptx.ldg_nc_f32x4(p)
 
     @inline
-    def store_wide(p, r, i):
+    def store_wide(p, r, i, flags):
         ptx.stg_f32x4(p, r[i], r[i + 1], r[i + 2], r[i + 3])
 
     @inline
@@ -167,7 +186,7 @@ def _pairs() -> tuple[Any, ...]:
         r[i], r[i + 1] = ptx.ldg_nc_f64x2(p)
 
     @inline
-    def store_wide(p, r, i):
+    def store_wide(p, r, i, flags):
         ptx.stg_f64x2(p, r[i], r[i + 1])
 
     @inline

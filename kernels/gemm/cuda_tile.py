@@ -24,7 +24,8 @@ from tilewright.kernels.ptx import intrinsics as ptx
 from tilewright.kernels.ptx.cuda import cuda, float32, float64, inline, int64, uint32, uint64
 from tilewright.kernels.ptx.launch import Kernel, kernel, specialise
 
-from .cuda_numbers import WIDE, numbers
+from .cuda_numbers import numbers
+from .cuda_result import result
 
 THREADS, BK, STEP, GROUP = 256, 8, 528, 8
 BUFFER = BK * STEP  # bytes
@@ -122,10 +123,8 @@ def tile(a_mode: str, b_mode: str, dtype: str) -> Kernel:
     place_a, last_a, fetch_a, put_a = _operand(a_mode, n)
     place_b, last_b, fetch_b, put_b = _operand(b_mode, n)
     place_s, _, fetch_s, put_s = _operand("s", n)
-    lds, lds_wide, sts_wide = n.lds, n.lds_wide, n.sts_wide
-    load, optional, put, finish, load_wide, store_wide = (
-        n.load, n.optional, n.put, n.finish, n.load_wide, n.store_wide)
-    can_be_wide = n.size == real_size
+    lds_wide, sts_wide = n.lds_wide, n.sts_wide
+    columns_of, rows_of = result(n, side, half, lanes, side * real_size)
     zero = n.real(0)
 
     @inline
@@ -227,14 +226,8 @@ def tile(a_mode: str, b_mode: str, dtype: str) -> Kernel:
                     off = uint32(off + uint32(STEP))
                     at = uint32(at + uint32(1))
 
-        # thread t now takes column(s) of its own of every row: they lie in room as [32 rows][side columns]
-        wide = can_be_wide and (flags & uint32(WIDE)) != uint32(0)
-        tc = uint32(uint32(t & uint32(31)) * uint32(lanes if wide else 1))
-        apart = uint32(1 if wide else 32)
-        for j in range(lanes):
-            at = uint32(column + uint32(tc + uint32(uint32(j) * apart)))
-            rb[j] = optional(bias, uint64(int64(at) * bias_c)) if at < n else zero
         line = uint32(s + uint32(uint32(uint32(ty * uint32(side)) + uint32(tx * uint32(lanes))) * uint32(real_size)))
+        columns_of(rb, t, column, n, bias, bias_c, flags)
         part = uint32(0)
         while part < uint32(lanes):
             cuda.syncthreads()
@@ -245,34 +238,6 @@ def tile(a_mode: str, b_mode: str, dtype: str) -> Kernel:
                         sts_wide(p, acc, (h * lanes + i) * mine)
                         sts_wide(uint32(p + uint32(half * real_size)), acc, (h * lanes + i) * mine + lanes)
             cuda.syncthreads()
-            r = uint32(t >> uint32(5))
-            while r < uint32(32):
-                i = uint32(row + uint32(uint32(uint32(r >> uint32(4)) * uint32(half))
-                                        + uint32(uint32(uint32(r & uint32(15)) * uint32(lanes)) + part)))
-                at = uint32(column + tc)
-                p = uint32(s + uint32(uint32(uint32(r * uint32(side)) + tc) * uint32(real_size)))
-                to = out + uint64(int64(i) * o_r + int64(at) * o_c)
-                more = c + uint64(int64(i) * c_r + int64(at) * c_c)
-                if i < m:
-                    if wide:
-                        if at < n:
-                            for j in range(lanes):
-                                ra[j] = zero
-                            lds_wide(va, 0, p)
-                            if c != uint64(0):
-                                load_wide(ra, 0, more)
-                            for j in range(lanes):
-                                va[j] = finish(va[j], rb[j], ra[j], alpha, beta, flags)
-                            store_wide(to, va, 0)
-                    else:
-                        for j in range(lanes):
-                            if uint32(at + uint32(32 * j)) < n:
-                                old = zero
-                                if c != uint64(0):
-                                    old = load(more + uint64(int64(32 * j) * c_c))
-                                total = lds(uint32(p + uint32(32 * j * real_size)))
-                                put(to + uint64(int64(32 * j) * o_c),
-                                    finish(total, rb[j], old, alpha, beta, flags), flags)
-                r = uint32(r + uint32(8))
+            rows_of(s, t, uint32(row + part), column, rb, c, out, alpha, beta, flags, m, n, c_r, c_c, o_r, o_c)
             part = uint32(part + uint32(1))
     return tile

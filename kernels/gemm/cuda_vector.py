@@ -1,7 +1,7 @@
 """Products with a vector in CUDA, and sums of products that were cut along k.
 
-    dot       neighbours along k: a warp a row, its lanes go along k, by 16 bytes of an operand where that can be
     dot       neighbours along k: a warp a row, its lanes go along k, by 16 bytes where that can be
+    across    neighbours along the rows: a lane a row, 8 warps of a block take k in turn, added in their order
     parts     out = activation(alpha · sums + bias) + beta · c, the sums over the parts in their order
 
 Each block of dot and across takes `chunk` of k, number blockIdx.y; with more than one, `out` is scratch memory, and

@@ -1,0 +1,75 @@
+"""How the sums of a block of 256 threads become rows of the result: activation(alpha · sum + bias) + beta · c.
+
+They lie in shared memory, 32 rows at a time: 16 of each half of the tile. A warp takes a whole row, each lane its
+columns of all rows: `lanes` neighbours by one access where that can be (WIDE), else every 32nd, so that the accesses of
+a warp meet in the same sectors.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+from tilewright.kernels.ptx.cuda import cuda, float32, float64, inline, int64, uint32, uint64
+
+from .cuda_numbers import WIDE
+
+
+def result(numbers: Any, side: int, half: int, apart: int, line: int) -> tuple[Any, Any]:
+    """(columns_of, rows_of): the biases of a thread's columns, kept in a local array; and 32 rows of results.
+
+    side columns a tile; half: rows between the two halves; apart: rows between those of a half; line: bytes from one
+    row of sums to the next.
+    """
+    n, lanes, size = numbers, numbers.lanes, numbers.real().itemsize
+    real, zero, load, optional, put, finish = (
+        {4: float32, 2: float64}[lanes], n.real(0), n.load, n.optional, n.put, n.finish)
+    load_wide, store_wide, lds, lds_wide = n.load_wide, n.store_wide, n.lds, n.lds_wide
+
+    @inline
+    def single(j, p, at, columns, to, c, more, bias, alpha, beta, flags, c_c, o_c):
+        if uint32(at + uint32(32 * j)) < columns:
+            old = zero
+            if c != uint64(0):
+                old = load(more + uint64(int64(32 * j) * c_c))
+            total = lds(uint32(p + uint32(32 * j * size)))
+            put(to + uint64(int64(32 * j) * o_c), finish(total, bias, old, alpha, beta, flags), flags)
+
+    @inline
+    def columns_of(biases, t, column, columns, bias, bias_c, flags):
+        wide = (flags & uint32(WIDE)) != uint32(0)
+        first = uint32(column + uint32(uint32(t & uint32(31)) * uint32(lanes if wide else 1)))
+        for j in range(lanes):
+            at = uint32(first + uint32(j if wide else 32 * j))
+            biases[j] = optional(bias, uint64(int64(at) * bias_c)) if at < columns else zero
+
+    @inline
+    def rows_of(s, t, row, column, biases, c, out, alpha, beta, flags, rows, columns, c_r, c_c, o_r, o_c):
+        sums, old = cuda.local.array(lanes, real), cuda.local.array(lanes, real)
+        wide = (flags & uint32(WIDE)) != uint32(0)
+        first = uint32(uint32(t & uint32(31)) * uint32(lanes if wide else 1))
+        at = uint32(column + first)
+        r = uint32(t >> uint32(5))
+        while r < uint32(32):
+            i = uint32(row + uint32(uint32(uint32(r >> uint32(4)) * uint32(half))
+                                    + uint32(uint32(r & uint32(15)) * uint32(apart))))
+            p = uint32(uint32(s + uint32(r * uint32(line))) + uint32(first * uint32(size)))
+            to = out + uint64(int64(i) * o_r + int64(at) * o_c)
+            more = c + uint64(int64(i) * c_r + int64(at) * c_c)
+            if i < rows:
+                if wide:
+                    if at < columns:
+                        for j in range(lanes):
+                            old[j] = zero
+                        lds_wide(sums, 0, p)
+                        if c != uint64(0):
+                            load_wide(old, 0, more)
+                        for j in range(lanes):
+                            sums[j] = finish(sums[j], biases[j], old[j], alpha, beta, flags)
+                        store_wide(to, sums, 0, flags)
+                else:
+                    single(0, p, at, columns, to, c, more, biases[0], alpha, beta, flags, c_c, o_c)
+                    single(1, p, at, columns, to, c, more, biases[1], alpha, beta, flags, c_c, o_c)
+                    if lanes == 4:
+                        single(2, p, at, columns, to, c, more, biases[2], alpha, beta, flags, c_c, o_c)
+                        single(3, p, at, columns, to, c, more, biases[3], alpha, beta, flags, c_c, o_c)
+            r = uint32(r + uint32(8))
+    return columns_of, rows_of
