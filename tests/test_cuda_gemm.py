@@ -1,0 +1,131 @@
+"""What the conformance suite does not reach of the CUDA products: tensor cores at their edges, banks, what is chosen."""
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+
+import conformance
+
+if not conformance.installed("numba_cuda"):
+    pytest.skip("numba-cuda is not installed", allow_module_level=True)
+
+from tilewright import emulate, ops
+from tilewright.core import checking, device, registry, sampling
+from tilewright.core.errors import BackendUnavailable
+from tilewright.kernels.gemm.cuda_tensor import tensor
+from tilewright.kernels.gemm.cuda_tile import tile
+from tilewright.kernels.ptx.emulated import Emulated
+
+
+@pytest.fixture(autouse=True)
+def emulated() -> Iterator[None]:
+    with device.using(conformance.emulated_device()):
+        yield
+
+
+class Recording(Emulated):
+    """An emulated device that notes which kernels ran, and traces them."""
+
+    def __init__(self, cc: tuple[int, int] = (9, 0)):
+        super().__init__(cc)
+        self.names: list[str] = []
+        self.reports: list[Any] = []
+
+    def launch(self, kernel: Any, *args: Any) -> None:
+        self.names.append(kernel.name)
+        traced = emulate.Module.launch
+
+        def launch(module: Any, *given: Any, **options: Any) -> Any:
+            self.reports.append(traced(module, *given, **options, trace=True))
+            return self.reports[-1]
+        emulate.Module.launch = launch  # type: ignore[method-assign]
+        try:
+            super().launch(kernel, *args)
+        finally:
+            emulate.Module.launch = traced  # type: ignore[method-assign]
+
+
+def operand(rng: np.random.Generator, shape: tuple[int, int], dtype: str, transposed: bool) -> np.ndarray:
+    x = sampling.normal(rng, shape[::-1] if transposed else shape, dtype, "c")
+    return x.T if transposed else x
+
+
+def judge(a: np.ndarray, b: np.ndarray, **attrs: Any) -> None:
+    """The public product within the bound of its specification."""
+    spec = registry.spec("matmul")
+    call = spec.prepare((a, b), attrs)
+    expected = spec.oracle(call)
+    wrong = checking.mismatch(ops.matmul(a, b, backend="cuda"), expected[0], spec.bound(call, expected)[0])
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize(("dtype", "ta", "tb"), [("bfloat16", False, False), ("bfloat16", True, True),
+                                                  ("float16", False, True), ("float16", True, False)])
+@pytest.mark.parametrize("shape", [(8, 8, 8), (136, 264, 40), (128, 128, 96), (40, 24, 320)],
+                         ids=lambda s: "x".join(map(str, s)))
+def test_tensor_cores_at_the_edges(dtype: str, ta: bool, tb: bool, shape: tuple[int, int, int]) -> None:
+    m, n, k = shape
+    rng = np.random.default_rng(m + n + k)
+    with device.using(Recording()) as here:
+        judge(operand(rng, (m, k), dtype, ta), operand(rng, (k, n), dtype, tb))
+    assert "_tensor_" in here.names[0], here.names
+
+
+def test_what_lies_beyond_an_odd_k_is_not_summed() -> None:
+    """Rows of 24 numbers of which 17 belong to the operand; the others are NaN."""
+    rng = np.random.default_rng(3)
+    a, b = (np.full((rows, 24), np.nan, np.float16) for rows in (16, 24))
+    a[:, :17], b[:, :17] = (rng.standard_normal((rows, 17)).astype(np.float16) for rows in (16, 24))
+    with device.using(Recording()) as here:
+        judge(a[:, :17], b[:, :17].T)
+    assert "_tensor_k_k_" in here.names[0], here.names
+
+
+def test_halves_need_no_tensor_cores() -> None:
+    rng = np.random.default_rng(4)
+    with device.using(Recording((7, 5))) as here:
+        judge(operand(rng, (16, 24), "float16", False), operand(rng, (24, 8), "float16", False))
+    assert "_tile_s_s_float16" in here.names[0], here.names
+
+
+@pytest.mark.parametrize(("ta", "tb"), [(False, True), (True, False)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_loads_from_shared_memory_meet_in_no_bank(dtype: str, ta: bool, tb: bool) -> None:
+    rng = np.random.default_rng(5)
+    with device.using(Recording()) as here:
+        judge(operand(rng, (128, 64), dtype, ta), operand(rng, (64, 128), dtype, tb))
+    accesses = here.reports[0].shared
+    loads = [x for x in accesses if "ld.shared" in x.opcode or "ldmatrix" in x.opcode]
+    assert loads and all(x.factor == 1.0 for x in loads), [(x.opcode, x.factor) for x in loads]
+
+
+def test_hot_loops_have_128_bit_loads_alone() -> None:
+    for modes in product("kr", repeat=2):
+        text = tile(*modes, "float32").ptx((9, 0))
+        assert len(re.findall(r"\bfma\.rn\.f32", text)) >= 9 * 64  # eight steps of k, and the one of the rest
+        assert "ld.global.nc.v4.f32" in text and "ld.shared.v4.f32" in text and "f64" not in text
+    assert tensor("k", "k", "bfloat16").ptx((8, 0)).count("mma.sync.aligned.m16n8k16") == 32
+
+
+def test_a_sum_cut_along_k_has_the_same_bits_in_any_order_of_blocks() -> None:
+    rng = np.random.default_rng(6)
+    a, b = operand(rng, (20, 1024), "float32", False), operand(rng, (1024, 12), "float32", False)
+    found = set()
+    for seed in range(3):
+        with device.using(Recording()) as here:
+            here.seed = seed
+            found.add(ops.matmul(a, b, backend="cuda").tobytes())
+        assert [name.split("_")[2] for name in here.names] == ["tile", "parts"]
+    assert len(found) == 1
+
+
+def test_a_matrix_packed_on_the_host_is_refused_on_a_device() -> None:
+    import tilewright as tw
+    a, packed = tw.to_device(np.ones((3, 4), np.float32)), tw.pack(np.ones((4, 5), np.float32))
+    with pytest.raises(BackendUnavailable, match="packed on the host"):
+        tw.matmul(a, packed)
