@@ -148,7 +148,7 @@ def tile(a_mode: str, b_mode: str, dtype: str) -> Kernel:
         one_k(acc, ra, rb, uint32(pa + uint32(6 * STEP)), uint32(pb + uint32(6 * STEP)))
         one_k(acc, ra, rb, uint32(pa + uint32(7 * STEP)), uint32(pb + uint32(7 * STEP)))
 
-    @kernel(ARGUMENTS.format(n.number), threads=THREADS, blocks_per_sm=2 if whole else None)
+    @kernel(ARGUMENTS.format(n.number), threads=THREADS, blocks_per_sm=2 if whole else 1)
     def tile(a, b, c, bias, out, alpha, beta, flags, m, n, k, chunk, a_r, a_k, a_z, b_r, b_k, b_z, c_r, c_c, bias_c,
              o_r, o_c, o_y, o_z):
         room = cuda.shared.array(staged, real, alignment=16)
