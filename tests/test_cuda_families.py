@@ -9,7 +9,15 @@ import pytest
 
 import conformance
 from tilewright.core import registry
+from tilewright.core.checking import ulp
 from tilewright.core.registry import Call, Case
+from tilewright.kernels.dropout.spec import philox, threshold
+
+if conformance.installed("numba_cuda"):
+    from tilewright.kernels.dropout.cuda import flat
+    from tilewright.kernels.ptx import maps, vmath
+    from tilewright.kernels.ptx.cuda import inline
+    from tilewright.kernels.ptx.launch import blocks
 
 pytestmark = pytest.mark.skipif(not conformance.installed("numba_cuda"), reason="numba-cuda is not installed")
 
@@ -127,3 +135,31 @@ def test_gradients_whose_squares_overflow_are_clipped() -> None:
     norm = kernel_of("clip_grad_norm").run(Call("clip_grad_norm", (grads,), {"max_norm": 2.0}), ())
     assert abs(norm / (np.float64(np.float32(1e30)) * np.sqrt(300)) - 1) < 1e-12
     assert np.allclose(grads[0], 2 / np.sqrt(300), rtol=1e-5)
+
+
+# ---- functions
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+def test_log_from_one(real: Any, rng: np.random.Generator) -> None:
+    info = np.finfo(real)
+    near = 1 + info.eps * np.arange(64)
+    spread = 2 ** rng.uniform(0, info.maxexp - 1, 2000), 1 + rng.random(2000)
+    x = np.concatenate([near, *spread, [info.max]]).astype(real)
+    f = vmath.functions(real).log_from_one
+
+    @inline
+    def logarithm(x, p):
+        return f(x)
+    y = np.empty_like(x)
+    maps.flat_unary(logarithm, real).launch(blocks(x.size, maps.THREADS), x, y, 0.0, x.size)
+    expected = np.log(x.astype(np.longdouble)).astype(np.float64)
+    assert (np.abs(y - expected) <= 2 * ulp(expected, np.dtype(real))).all()
+
+
+def test_dropout_of_elements_beyond_32_bits() -> None:
+    """The counter's second word counts too."""
+    first, seed, n = 2**36 - 32, 0x123456789ABCDEF, 64
+    x, y = np.ones(n, np.float32), np.empty(n, np.float32)
+    flat("float32").launch(1, x, y, threshold(0.5), seed & 0xFFFFFFFF, seed >> 32, 1.0, first, n)
+    words = philox(np.arange(first // 4, (first + n) // 4, dtype=np.uint64), seed).ravel()
+    assert np.array_equal(y, words >= threshold(0.5))
