@@ -16,6 +16,7 @@ if not conformance.installed("numba_cuda"):
 import tilewright as tw
 from tilewright.core import device
 from tilewright.kernels.ptx.launch import Kernel
+from tilewright.kernels.quantize.spec import integers
 
 
 @pytest.fixture
@@ -53,11 +54,21 @@ def test_tensor_cores_wrap(launched: list[str]) -> None:
     assert launched[-1] == "tensor_tile"
 
 
-def test_device_without_tensor_cores_of_bytes(launched: list[str], rng: np.random.Generator) -> None:
-    a, b = rng.integers(0, 256, (70, 90), np.uint8), rng.integers(-128, 128, (90, 65), np.int8)
+@pytest.mark.parametrize("b_dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("a_dtype", ["uint8", "int8"])
+def test_device_without_tensor_cores_of_bytes(launched: list[str], rng: np.random.Generator, a_dtype: str,
+                                              b_dtype: str) -> None:
     with device.using(device.emulation((7, 5))):
-        assert (tw.matmul_integer(a, b, backend="cuda") == exact(a, b)).all()
-    assert launched[-1] == "tile"
+        for m, n, k in ((9, 1, 1), (64, 65, 64), (65, 64, 90), (33, 70, 0)):
+            a, b = integers(rng, (m, k), a_dtype), integers(rng, (k, n), b_dtype)
+            za, zb = (integers(rng, (size,), dtype) for size, dtype in ((m, a_dtype), (n, b_dtype)))
+            expected = exact(a.astype(np.int64) - za[:, None], b.astype(np.int64) - zb)
+            guard = conformance.Guarded((m, n), np.int32, "step")
+            tw.matmul_integer(a, b, za, zb, out=guard.array, backend="cuda")
+            result, complaint = guard.take()
+            assert complaint is None
+            assert (result == expected).all()
+            assert launched[-1] == "tile"
 
 
 @pytest.mark.parametrize("rows", [1, 8, 9])

@@ -9,7 +9,7 @@ Weights are brought to the device once and stay with their QuantizedMatrix.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -27,13 +27,13 @@ from .definitions import weights_of
 
 
 def product(a: Side, b: Side, out: np.ndarray, activation: str | None = None, bias: np.ndarray | None = None,
-            residual: np.ndarray | None = None, *, portable: bool = False) -> None:
+            residual: np.ndarray | None = None) -> None:
     """out (…, M, N) from rows and columns; what is made of the sums follows from its dtype (cuda_finish.py)."""
     m, n = out.shape[-2:]
     which, tall, wide = tensor.tensor_tile, tensor.TILE, tensor.TILE
     if m <= products.FEW:
         which, tall, wide = products.few, products.FEW_ROWS, products.FEW_COLUMNS
-    elif portable or not _has_tensor_cores():
+    elif not _has_tensor_cores():
         which, tall, wide = products.tile, products.TILE, products.TILE
     kernel = which(arrays.name_of(out.dtype), activation, a.signed, b.signed)
     beside = (0, 0) if residual is None else residual.strides
@@ -57,12 +57,10 @@ def _has_tensor_cores() -> bool:
     return device.current().cc >= tensor.NEEDS
 
 
-def _matmul_integer(portable: bool) -> Callable[[Call, Sequence[np.ndarray]], None]:
-    def run(call: Call, outs: Sequence[np.ndarray]) -> None:
-        a, b, a_zero, b_zero = call.inputs
-        if outs[0].size:
-            product(side(a, a_zero), side(_columns(call, b), b_zero), outs[0], portable=portable)
-    return run
+def _matmul_integer(call: Call, outs: Sequence[np.ndarray]) -> None:
+    a, b, a_zero, b_zero = call.inputs
+    if outs[0].size:
+        product(side(a, a_zero), side(_columns(call, b), b_zero), outs[0])
 
 
 def _qlinear_matmul(call: Call, outs: Sequence[np.ndarray]) -> None:
@@ -97,11 +95,7 @@ def _qlinear(call: Call, outs: Sequence[np.ndarray]) -> None:
 def _how(call: Call) -> str:
     if call.inputs[0].shape[-2] <= products.FEW:
         return "a warp for each column, by dp4a"
-    return "tiles of 128 x 128 on tensor cores" if _has_tensor_cores() else _how_portable(call)
-
-
-def _how_portable(call: Call) -> str:
-    return "tiles of 64 x 64 by dp4a"
+    return "tiles of 128 x 128 on tensor cores" if _has_tensor_cores() else "tiles of 64 x 64 by dp4a"
 
 
 def _how_linear(call: Call) -> str:
@@ -110,8 +104,7 @@ def _how_linear(call: Call) -> str:
 
 
 KERNELS = [
-    Kernel("matmul_integer", "cuda", _matmul_integer(False), dtypes=BYTES, describe=_how),
-    Kernel("matmul_integer", "cuda", _matmul_integer(True), variant="dp4a", dtypes=BYTES, describe=_how_portable),
+    Kernel("matmul_integer", "cuda", _matmul_integer, dtypes=BYTES, describe=_how),
     Kernel("qlinear_matmul", "cuda", _qlinear_matmul, dtypes=BYTES, describe=_how),
     Kernel("quantized_linear", "cuda", _quantized_linear, dtypes=("float32",), describe=_how_linear),
     Kernel("qlinear", "cuda", _qlinear, dtypes=BYTES, describe=_how),

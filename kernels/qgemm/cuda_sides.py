@@ -103,9 +103,8 @@ def kept(owner: Any, slot: str, make: Callable[[Any], tuple]) -> tuple:
 
     def upload(matrix: Any) -> tuple:
         stream = device_arrays.stream_in_force()
-        there = tuple(None if x is None else here.upload(x, stream) for x in make(matrix))
-        if not here.emulated:
-            here.synchronize(stream)  # other streams will read it
+        there = tuple(here.upload(x, stream) for x in make(matrix))
+        here.download(there[-1].reshape(-1)[:1], stream)  # waits for the copies: other streams will read them
         return here, there
     found = owner.form(slot, upload)
     return (found if found[0] is here else upload(owner.numpy() if isinstance(owner, PackedMatrix) else owner))[1]
