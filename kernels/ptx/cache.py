@@ -23,10 +23,10 @@ from tilewright.core.tuning import folder
 from .cuda import intrinsic_function, is_type, plain_function
 
 
-def cached(stem: str, key: Any, make: Callable[[], str]) -> str:
+def cached(stem: str, key: Any, make: Callable[[], str], kind: str = "ptx") -> str:
     """The text of a key, made once; where the cache cannot be written it is made anew in each process."""
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:24]
-    path = folder() / "ptx" / f"{stem}-{digest}.ptx"
+    path = folder() / "ptx" / f"{stem}-{digest}.{kind}"
     try:
         return path.read_text()
     except OSError:

@@ -64,11 +64,25 @@ class Emulated:
                 memory += [(x, kind)] * (x.size > 0)
                 x = np.uint64(arrays.address(x))
             numbers.append(np.uint64(0) if x is None else x)
-        ptx = kernel.ptx(self.cc)
+        ptx = self.ptx(kernel)
         if ptx not in self._modules:
             self._modules[ptx] = emulate.Module(ptx)
-        self._modules[ptx].launch(kernel.name, blocks, kernel.block, numbers, memory=spans(memory), shared=shared,
-                                          seed=self.seed)
+        self.launched(kernel, self._modules[ptx].launch(
+            kernel.name, blocks, kernel.block, numbers, memory=spans(memory), shared=shared, seed=self.seed,
+            trace=self.traces(kernel)))
+
+    # ---- what tools that look at kernels put in place of it
+
+    def ptx(self, kernel: Any) -> str:
+        """What is run of a kernel."""
+        return kernel.ptx(self.cc)
+
+    def traces(self, kernel: Any) -> bool:
+        """Whether its instructions and accesses are counted."""
+        return False
+
+    def launched(self, kernel: Any, report: emulate.Report) -> None:
+        """Told of each launch."""
 
 
 def spans(memory: Sequence[tuple[np.ndarray, str]]) -> list[tuple[np.ndarray, str]]:

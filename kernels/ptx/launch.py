@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
@@ -30,6 +30,7 @@ from tilewright.core.errors import BackendUnavailable
 from tilewright.core.on_device import is_on_device
 
 from . import cuda
+from .bars import Bars
 from .cache import cached, fingerprint
 
 MEMORY = ("r", "w", "rw")
@@ -51,6 +52,8 @@ class Kernel:
     name        unique, also the entry's name in PTX: tw_activation_flat_gelu_float32
     threads     of a block, one number or (x, y); blocks_per_sm: how many blocks a multiprocessor should hold at least
     constants   that it was specialised by
+    bars        what its machine code is held to beside the general bar
+    harmless    guards, barriers and waits that it would be right without, by name ("guard: if i < n"), and why
     """
 
     name: str
@@ -60,6 +63,8 @@ class Kernel:
     blocks_per_sm: int | None = None
     needs: tuple[int, int] = (7, 5)  # the least compute capability
     constants: tuple = ()
+    bars: Bars = Bars()
+    harmless: Mapping[str, str] = field(default_factory=dict, repr=False)
     _ptx: dict[tuple[int, int], str] = field(default_factory=dict, repr=False)
 
     @property
@@ -104,7 +109,8 @@ class Kernel:
 
 
 def kernel(signature: str, *, threads: int | tuple[int, ...], blocks_per_sm: int | None = None,
-           needs: tuple[int, int] = (7, 5)) -> Callable[[Callable[..., None]], Kernel]:
+           needs: tuple[int, int] = (7, 5), bars: Bars | None = None,
+           harmless: Mapping[str, str] | None = None) -> Callable[[Callable[..., None]], Kernel]:
     """Declare a kernel; see the top of this file. It is compiled when it is first needed."""
     arguments = tuple(Argument(*part.split()) for part in signature.split(","))
     for argument in arguments:
@@ -115,7 +121,8 @@ def kernel(signature: str, *, threads: int | tuple[int, ...], blocks_per_sm: int
         names = list(inspect.signature(function).parameters)
         if names != [a.name for a in arguments]:
             raise ValueError(f"{function.__qualname__} has the parameters {names}, its signature says {signature!r}")
-        return Kernel(_name(function.__module__, function.__name__), function, arguments, threads, blocks_per_sm, needs)
+        return Kernel(_name(function.__module__, function.__name__), function, arguments, threads, blocks_per_sm, needs,
+                      bars=bars or Bars(), harmless=harmless or {})
     return declare
 
 

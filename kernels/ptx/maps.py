@@ -18,10 +18,12 @@ import numpy as np
 
 from . import elementwise
 from . import intrinsics as ptx
+from .bars import Bars
 from .cuda import cuda, inline, int64, uint32, uint64
 from .launch import Kernel, blocks, kernel
 
 THREADS = 256
+FLAT = Bars(widest=128, sectors=1.0)
 NUMBER = {np.float32: "f32", np.float64: "f64"}
 LOAD = {np.float32: ptx.ldg_f32, np.float64: ptx.ldg_f64}
 STORE = {np.float32: ptx.stg_f32, np.float64: ptx.stg_f64}
@@ -46,7 +48,7 @@ def flat_unary(f: Any, real: Any) -> Kernel:
     load, store, lanes, size = LOAD[real], STORE[real], 16 // real().itemsize, real().itemsize
     wide = (_wide_unary_f32 if real is np.float32 else _wide_unary_f64)(f)
 
-    @kernel(f"r x, w y, {NUMBER[real]} p, u32 n", threads=THREADS)
+    @kernel(f"r x, w y, {NUMBER[real]} p, u32 n", threads=THREADS, bars=FLAT)
     def flat_unary(x, y, p, n):
         i = thread_number()
         whole = n // uint32(lanes)
@@ -65,7 +67,7 @@ def flat_binary(f: Any, real: Any) -> Kernel:
     load, store, lanes, size = LOAD[real], STORE[real], 16 // real().itemsize, real().itemsize
     wide = (_wide_binary_f32 if real is np.float32 else _wide_binary_f64)(f)
 
-    @kernel(f"r x, r y, w z, {NUMBER[real]} p, u32 n", threads=THREADS)
+    @kernel(f"r x, r y, w z, {NUMBER[real]} p, u32 n", threads=THREADS, bars=FLAT)
     def flat_binary(x, y, z, p, n):
         i = thread_number()
         whole = n // uint32(lanes)

@@ -1,0 +1,158 @@
+"""Which sample calls of the table's operations launch a kernel: found by preparing them all and launching none.
+
+So a kernel that is declared and registered gets its traces and its mutation tests without a list of its own; what no
+operation launches (arithmetic.py) is called as it is.
+"""
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tilewright import emulate
+from tilewright.core import device, dispatch, registry
+from tilewright.core.registry import Case
+
+from . import arithmetic
+from .emulated import Emulated
+
+MOST_WORK = 4e6  # operations and bytes of a sample call
+SEED = 0
+ALIGNMENT = 256  # bytes, of what a device's allocator gives
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One call that launches some kernels. `run` makes it; `launches`: a kernel's name, its blocks and numbers."""
+
+    op: str
+    row: registry.Kernel | None  # None: a call of arithmetic.py
+    case: Case | None
+    run: Callable[[], Any]
+    launches: tuple[tuple[str, tuple[int, int, int], tuple], ...]
+
+    def of(self, name: str) -> tuple:
+        """What decides a kernel's way in this call: its blocks and numbers, of every launch."""
+        return tuple((blocks, numbers) for launched, blocks, numbers in self.launches if launched == name)
+
+
+class Recorder(Emulated):
+    """A device that launches nothing, and notes what it was to launch."""
+
+    def __init__(self, cc: tuple[int, int] = device.EMULATED_CC):
+        super().__init__(cc)
+        self.launches: list[tuple[str, tuple[int, int, int], tuple]] = []
+
+    def launch(self, kernel: Any, blocks: tuple[int, int, int], values: Sequence[Any],
+               reach: Sequence[tuple[np.ndarray, str]], shared: int, stream: Any = None) -> None:
+        numbers = tuple(x for x in values if not isinstance(x, np.ndarray))
+        self.launches.append((kernel.name, blocks, numbers))
+
+
+class Tracer(Emulated):
+    """A device that counts what one kernel does."""
+
+    def __init__(self, name: str, cc: tuple[int, int] = device.EMULATED_CC):
+        super().__init__(cc)
+        self.traced, self.reports = name, list[emulate.Report]()
+
+    def traces(self, kernel: Any) -> bool:
+        return kernel.name == self.traced
+
+    def launched(self, kernel: Any, report: emulate.Report) -> None:
+        if kernel.name == self.traced:
+            self.reports.append(report)
+
+
+def calls(rows: Callable[[registry.Kernel], bool] = lambda row: True) -> Iterator[Sample]:
+    """Every conformance case and smaller benchmark case of every CUDA kernel of the table, with what it launches."""
+    recorder = Recorder()
+    with device.using(recorder):
+        for op, spec in registry.specs().items():
+            for row in filter(rows, registry.variants(op, "cuda")):
+                for dtype in (name for name in spec.dtypes if name in row.dtypes):
+                    rng = np.random.default_rng([SEED, zlib.crc32(f"{op} {dtype}".encode())])
+                    for case in (*spec.cases(rng, dtype), *spec.bench(rng, dtype, "small")):
+                        yield from _recorded(recorder, spec, row, case)
+    yield from _own(recorder)
+
+
+def _recorded(recorder: Recorder, spec: registry.Spec, row: registry.Kernel, case: Case) -> Iterator[Sample]:
+    call = spec.prepare(case.inputs, case.attrs)
+    if spec.flops(call) + spec.nbytes(call) > MOST_WORK or dispatch.why_not(row, call) is not None:
+        return
+    recorder.launches.clear()
+    run = partial(_run, spec, row, case)
+    run()
+    yield Sample(spec.name, row, case, run, tuple(recorder.launches))
+
+
+def _run(spec: registry.Spec, row: registry.Kernel, case: Case) -> tuple[np.ndarray, ...]:
+    """A call on memory of its own; what it wrote."""
+    call = spec.prepare(tuple(map(_aligned, case.inputs)), case.attrs)
+    if spec.mutates:
+        call = replace(call, inputs=tuple(_copied(x) if i in spec.mutates else x for i, x in enumerate(call.inputs)))
+    outs = tuple(_aligned(np.full(shape, 90 if dtype.kind in "iu" else np.nan).astype(dtype))
+                 for shape, dtype in call.outputs)
+    dispatch.run(row, call, call.kernel_outs(outs))
+    if not spec.mutates:
+        return outs
+    return tuple(x for i in spec.mutates if call.inputs[i] is not None for x in _many(call.inputs[i]))
+
+
+def _aligned(x: Any) -> Any:
+    """A contiguous array where a device's allocator would put it, so that sectors are counted as there."""
+    if not isinstance(x, np.ndarray) or not x.flags.c_contiguous or not x.size:
+        return x
+    memory = np.empty(x.nbytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    there = memory[start:start + x.nbytes].view(x.dtype).reshape(x.shape)
+    there[...] = x
+    return there
+
+
+def _copied(x: Any) -> Any:
+    return x if x is None else x.copy(order="K") if isinstance(x, np.ndarray) else type(x)(map(_copied, x))
+
+
+def _many(x: Any) -> tuple:
+    return x if isinstance(x, tuple) else (x,)
+
+
+def _own(recorder: Recorder) -> Iterator[Sample]:
+    """Of arithmetic.py, contiguous and in columns, with a tail and without."""
+    for (dtype,) in arithmetic.EXAMPLES:
+        for shape, step in (((4096,), 1), ((1021,), 1), ((1,), 1), ((31, 17), 2), ((3, 5), 3)):
+            for name in ("add", "copy"):
+                run = partial(_arithmetic, name, dtype, shape, step)
+                recorder.launches.clear()
+                with device.using(recorder):
+                    run()
+                yield Sample(name, None, None, run, tuple(recorder.launches))
+
+
+def _arithmetic(name: str, dtype: str, shape: tuple[int, ...], step: int) -> tuple[np.ndarray, np.ndarray]:
+    """What arithmetic.add or copy gives, and what it should: exact, being one rounding or none."""
+    rng = np.random.default_rng(SEED)
+    x, y = (_aligned(rng.standard_normal((*shape[:-1], step * shape[-1])).astype(dtype))[..., ::step] for _ in range(2))
+    out = _aligned(np.full(shape, np.nan, dtype))
+    inputs = (x, y) if name == "add" else (x,)
+    getattr(arithmetic, name)(*inputs, out)
+    return out, x + y if name == "add" else x
+
+
+def trace(name: str, samples: Sequence[Sample]) -> emulate.Report | None:
+    """What a kernel does in the launch of most threads among the sample calls; None where none launches it."""
+    found = [s for s in samples if s.of(name)]
+    if not found:
+        return None
+    most = max(found, key=lambda s: sum(int(np.prod(blocks)) for blocks, _ in s.of(name)))
+    with device.using(Tracer(name)) as tracer:
+        most.run()
+    return max(tracer.reports, key=lambda r: int(np.prod(r.grid)))
+
+
