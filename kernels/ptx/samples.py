@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from tilewright.core.registry import Case
 from . import arithmetic
 from .emulated import Emulated
 
-MOST_WORK = 4e6  # operations and bytes of a sample call
+MOST_WORK = 3e7  # operations and bytes of a sample call
+CCS = ((9, 0), (7, 5))  # which hosts choose kernels for
 SEED = 0
 ALIGNMENT = 256  # bytes, of what a device's allocator gives
 
@@ -34,6 +36,7 @@ class Sample:
     case: Case | None
     run: Callable[[], Any]
     launches: tuple[tuple[str, tuple[int, int, int], tuple], ...]
+    cc: tuple[int, int]  # of the device that it was prepared for: hosts choose kernels by it
 
     def of(self, name: str) -> tuple:
         """What decides a kernel's way in this call: its blocks and numbers, of every launch."""
@@ -68,17 +71,18 @@ class Tracer(Emulated):
             self.reports.append(report)
 
 
-def calls(rows: Callable[[registry.Kernel], bool] = lambda row: True) -> Iterator[Sample]:
+def calls() -> Iterator[Sample]:
     """Every conformance case and smaller benchmark case of every CUDA kernel of the table, with what it launches."""
-    recorder = Recorder()
-    with device.using(recorder):
-        for op, spec in registry.specs().items():
-            for row in filter(rows, registry.variants(op, "cuda")):
-                for dtype in (name for name in spec.dtypes if name in row.dtypes):
-                    rng = np.random.default_rng([SEED, zlib.crc32(f"{op} {dtype}".encode())])
-                    for case in (*spec.cases(rng, dtype), *spec.bench(rng, dtype, "small")):
-                        yield from _recorded(recorder, spec, row, case)
-    yield from _own(recorder)
+    for recorder in map(Recorder, CCS):
+        with device.using(recorder):
+            for op, spec in registry.specs().items():
+                for row in registry.variants(op, "cuda"):
+                    for dtype in (name for name in spec.dtypes if name in row.dtypes):
+                        rng = np.random.default_rng([SEED, zlib.crc32(f"{op} {dtype}".encode())])
+                        benches = (spec.bench(rng, dtype, size) for size in ("small", "medium"))
+                        for case in chain(spec.cases(rng, dtype), *benches):
+                            yield from _recorded(recorder, spec, row, case)
+            yield from _own(recorder)
 
 
 def _recorded(recorder: Recorder, spec: registry.Spec, row: registry.Kernel, case: Case) -> Iterator[Sample]:
@@ -88,7 +92,7 @@ def _recorded(recorder: Recorder, spec: registry.Spec, row: registry.Kernel, cas
     recorder.launches.clear()
     run = partial(_run, spec, row, case)
     run()
-    yield Sample(spec.name, row, case, run, tuple(recorder.launches))
+    yield Sample(spec.name, row, case, run, tuple(recorder.launches), recorder.cc)
 
 
 def _run(spec: registry.Spec, row: registry.Kernel, case: Case) -> tuple[np.ndarray, ...]:
@@ -130,9 +134,8 @@ def _own(recorder: Recorder) -> Iterator[Sample]:
             for name in ("add", "copy"):
                 run = partial(_arithmetic, name, dtype, shape, step)
                 recorder.launches.clear()
-                with device.using(recorder):
-                    run()
-                yield Sample(name, None, None, run, tuple(recorder.launches))
+                run()
+                yield Sample(name, None, None, run, tuple(recorder.launches), recorder.cc)
 
 
 def _arithmetic(name: str, dtype: str, shape: tuple[int, ...], step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +154,7 @@ def trace(name: str, samples: Sequence[Sample]) -> emulate.Report | None:
     if not found:
         return None
     most = max(found, key=lambda s: sum(int(np.prod(blocks)) for blocks, _ in s.of(name)))
-    with device.using(Tracer(name)) as tracer:
+    with device.using(Tracer(name, most.cc)) as tracer:
         most.run()
     return max(tracer.reports, key=lambda r: int(np.prod(r.grid)))
 

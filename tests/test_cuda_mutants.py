@@ -1,0 +1,156 @@
+"""A CUDA kernel without one of its barriers, waits or guards is caught: by a fault, or by a result out of its bound.
+
+Of the kernels from one source one is taken, and of its mutants a few of each kind, drawn by the seed
+(TILEWRIGHT_TEST_SEED). TILEWRIGHT_MUTANTS=all takes all mutants of all kernels. What survives must be explained beside
+the kernel, by name: `harmless={"guard: if i < n": "why"}`.
+"""
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from functools import cache
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
+if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+    pytest.skip("the emulator needs a C compiler", allow_module_level=True)
+
+from conformance import SEED  # noqa: E402
+from mutants import Mutant, mutants  # noqa: E402
+from tilewright.core import checking, device, registry  # noqa: E402
+from tilewright.emulate import Fault  # noqa: E402
+from tilewright.kernels.ptx import launch, samples  # noqa: E402
+from tilewright.kernels.ptx.emulated import Emulated  # noqa: E402
+
+ALL = os.environ.get("TILEWRIGHT_MUTANTS") == "all"
+OF_A_KIND = 2  # mutants of a kernel
+SAMPLES = 12  # launches that a mutant has to get through before it counts as a survivor
+
+
+def kernels() -> list[launch.Kernel]:
+    """Those whose mutants are run: one of each source, or all."""
+    groups: dict[tuple[str, str], list[launch.Kernel]] = {}
+    for k in launch.declared():
+        groups.setdefault((k.function.__module__, k.function.__qualname__), []).append(k)
+    return [k for group in groups.values() for k in (group if ALL else [random.Random(SEED).choice(group)])]
+
+
+def drawn(found: list[Mutant]) -> list[Mutant]:
+    """A few of each kind, or all."""
+    if ALL:
+        return found
+    kinds: dict[str, list[Mutant]] = {}
+    for m in random.Random(SEED).sample(found, len(found)):
+        kinds.setdefault(m.name.partition(":")[0], []).append(m)
+    return [m for kind in kinds.values() for m in kind[:OF_A_KIND]]
+
+
+class Mutated(Emulated):
+    """A device on which one kernel is another text."""
+
+    def __init__(self, name: str, text: str | None, cc: tuple[int, int]):
+        super().__init__(cc)
+        self._name, self._text = name, text
+
+    def ptx(self, kernel: launch.Kernel) -> str:
+        return self._text if self._text is not None and kernel.name == self._name else kernel.ptx(self.cc)
+
+
+@cache
+def calls() -> list[samples.Sample]:
+    return list(samples.calls())
+
+
+def chosen(kernel: launch.Kernel) -> list[samples.Sample]:
+    """Small sample calls that launch a kernel, in which blocks and numbers differ, all for one compute capability."""
+    found = [s for s in calls() if s.of(kernel.name)]
+    cc = max((s.cc for s in found), default=None)
+    different = {s.of(kernel.name): s for s in reversed(found) if s.cc == cc}
+    ordered = sorted(different.values(), key=lambda s: sum(int(np.prod(b)) for _, b, _ in s.launches))
+    return ordered[:SAMPLES // 2] + ordered[SAMPLES // 2::max(1, len(ordered) // (SAMPLES // 2))][:SAMPLES // 2]
+
+
+def wrong(sample: samples.Sample, name: str, text: str | None) -> str | None:
+    """What is wrong in a call in which a kernel is another text; None: nothing."""
+    with device.using(Mutated(name, text, sample.cc)):
+        try:
+            results = sample.run()
+        except Fault as fault:
+            assert fault.kind not in ("unsupported", "compiler", "launch"), fault
+            return str(fault)
+        if sample.row is None or sample.case is None:
+            result, expected = results
+            return checking.mismatch(result, expected, np.zeros(expected.shape))
+        spec = registry.spec(sample.op)
+        call = spec.prepare(sample.case.inputs, sample.case.attrs)
+        expected = spec.oracle(call)
+        triples = zip(results, expected, spec.bound(call, expected), strict=True)
+        return next((what for triple in triples if (what := checking.mismatch(*triple))), None)
+
+
+def survivors(kernel: launch.Kernel) -> Iterator[str]:
+    """The mutants that no sample catches."""
+    found = chosen(kernel)
+    assert found, f"no sample call launches {kernel.name}"
+    for m in drawn(mutants(kernel.ptx(found[0].cc))):
+        if not any(wrong(sample, kernel.name, m.ptx) for sample in found):
+            yield m.name
+
+
+@pytest.mark.parametrize("kernel", kernels(), ids=lambda k: k.name)
+def test_mutants_are_caught(kernel: launch.Kernel) -> None:
+    assert [what for sample in chosen(kernel) if (what := wrong(sample, kernel.name, None))] == []
+    unexplained = [name for name in survivors(kernel) if name not in kernel.harmless]
+    assert unexplained == []
+
+
+def test_explanations_are_of_mutants() -> None:
+    for kernel in launch.declared():
+        if kernel.harmless:
+            names = {m.name for m in mutants(kernel.ptx(max(kernel.needs, device.EMULATED_CC)))}
+            assert not set(kernel.harmless) - names, kernel.name
+
+
+def test_every_kind_of_mutant_is_made() -> None:
+    """From a kernel in PTX that has one of each thing."""
+    made = mutants(KERNEL)
+    assert [m.name for m in made] == ["guard: ", "fill: ", "wait: ", "barrier: ", "guard: ", "guard: ", "barrier: "]
+    lines = KERNEL.splitlines()
+    changes = [[(a.strip(), b.strip()) for a, b in zip(lines, m.ptx.splitlines(), strict=True) if a != b] for m in made]
+    assert changes == [
+        [("@%p1 bra DONE;", "")],
+        [("cp.async.cg.shared.global [%r2], [%rd1], 16, %r3;", "cp.async.cg.shared.global [%r2], [%rd1], 16;")],
+        [("cp.async.wait_group 0;", "")],
+        [("bar.sync 0;", "")],
+        [("@!%p2 st.global.f32 [%rd1], %f1;", "st.global.f32 [%rd1], %f1;")],
+        [("@%p2 bra SKIP;", "")],
+        [("bar.warp.sync -1;", "")]]
+
+
+KERNEL = """
+.version 8.0
+.target sm_80
+.address_size 64
+.visible .entry k(.param .u64 x) {
+  .reg .pred %p<4>; .reg .b32 %r<5>; .reg .b64 %rd<3>; .reg .f32 %f<3>;
+  ld.param.u64 %rd1, [x];
+  @%p1 bra DONE;
+  cp.async.cg.shared.global [%r2], [%rd1], 16, %r3;
+  cp.async.commit_group;
+  cp.async.wait_group 0;
+AGAIN:
+  bar.sync 0;
+  @!%p2 st.global.f32 [%rd1], %f1;
+  @%p2 bra SKIP;
+  ld.shared.f32 %f1, [%r2];
+SKIP:
+  bar.warp.sync -1;
+  @%p3 bra AGAIN;
+DONE:
+  ret;
+}
+"""
