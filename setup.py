@@ -65,7 +65,8 @@ class BdistWheel(bdist_wheel):
 setup(
     package_dir={"": "python"},
     packages=find_packages("python", include=["tilewright*"]),
-    package_data={"tilewright": ["py.typed"], "tilewright.emulate": ["runtime/*.[ch]"]},
+    package_data={"tilewright": ["py.typed"], "tilewright.bench": ["devices/*.toml"],
+                  "tilewright.emulate": ["runtime/*.[ch]"]},
     cffi_modules=["csrc/ffi_build.py:ffibuilder"],
     cmdclass={"build_ext": BuildC, "bdist_wheel": BdistWheel},
 )

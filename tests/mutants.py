@@ -1,6 +1,7 @@
 """Kernels that lack one thing: a barrier, a wait for copies under way, or a guard around accesses to memory.
 
-A mutant is PTX in which one statement is changed, named by what it lacks and the line of Python it came from:
+A mutant is PTX in which one statement is changed, named by what it lacks and the line of Python that the compiler says
+it came from, the second of that name as "guard 2: …":
 
     barrier: cuda.syncthreads()      bar.sync, bar.warp.sync and barrier.sync, left out
     wait: ptx.cp_async_wait(1)       cp.async.wait_group or wait_all, left out
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import linecache
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -41,7 +43,8 @@ def mutants(ptx: str) -> list[Mutant]:
     kernel = next(f for f in program.functions.values() if f.is_entry)
     body = [s for s in kernel.body or () if isinstance(s, (Instruction, Label))]
     lines = ptx.splitlines()
-    found = []
+    found: list[Mutant] = []
+    names: Counter[tuple[str, str]] = Counter()
     for i, s in enumerate(body):
         if not isinstance(s, Instruction):
             continue
@@ -49,7 +52,9 @@ def mutants(ptx: str) -> list[Mutant]:
         python = linecache.getline(*place).strip() if place else ""
         for kind, old, new in _changes(body, i, s):
             text = "\n".join([*lines[:s.line - 1], _changed(lines[s.line - 1], old, new), *lines[s.line:]])
-            found.append(Mutant(f"{kind}: {python}", s.line, text + "\n"))
+            names[kind, python] += 1
+            number = "" if names[kind, python] == 1 else f" {names[kind, python]}"
+            found.append(Mutant(f"{kind}{number}: {python}", s.line, text + "\n"))
     return found
 
 

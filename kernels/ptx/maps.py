@@ -24,6 +24,9 @@ from .launch import Kernel, blocks, kernel
 
 THREADS = 256
 FLAT = Bars(widest=128, sectors=1.0)
+TAIL = {"guard 2: for _ in range(n - whole * uint32(lanes)):":
+        "the compiler takes turns of the loop in fours and skips the rest where there is none; here there is some, the "
+        "loop being of one to three turns"}
 NUMBER = {np.float32: "f32", np.float64: "f64"}
 LOAD = {np.float32: ptx.ldg_f32, np.float64: ptx.ldg_f64}
 STORE = {np.float32: ptx.stg_f32, np.float64: ptx.stg_f64}
@@ -48,7 +51,7 @@ def flat_unary(f: Any, real: Any) -> Kernel:
     load, store, lanes, size = LOAD[real], STORE[real], 16 // real().itemsize, real().itemsize
     wide = (_wide_unary_f32 if real is np.float32 else _wide_unary_f64)(f)
 
-    @kernel(f"r x, w y, {NUMBER[real]} p, u32 n", threads=THREADS, bars=FLAT)
+    @kernel(f"r x, w y, {NUMBER[real]} p, u32 n", threads=THREADS, bars=FLAT, harmless=TAIL)
     def flat_unary(x, y, p, n):
         i = thread_number()
         whole = n // uint32(lanes)
@@ -67,7 +70,7 @@ def flat_binary(f: Any, real: Any) -> Kernel:
     load, store, lanes, size = LOAD[real], STORE[real], 16 // real().itemsize, real().itemsize
     wide = (_wide_binary_f32 if real is np.float32 else _wide_binary_f64)(f)
 
-    @kernel(f"r x, r y, w z, {NUMBER[real]} p, u32 n", threads=THREADS, bars=FLAT)
+    @kernel(f"r x, r y, w z, {NUMBER[real]} p, u32 n", threads=THREADS, bars=FLAT, harmless=TAIL)
     def flat_binary(x, y, z, p, n):
         i = thread_number()
         whole = n // uint32(lanes)

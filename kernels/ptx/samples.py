@@ -49,25 +49,27 @@ class Recorder(Emulated):
     def __init__(self, cc: tuple[int, int] = device.EMULATED_CC):
         super().__init__(cc)
         self.launches: list[tuple[str, tuple[int, int, int], tuple]] = []
+        self.kernels: dict[str, Any] = {}
 
     def launch(self, kernel: Any, blocks: tuple[int, int, int], values: Sequence[Any],
                reach: Sequence[tuple[np.ndarray, str]], shared: int, stream: Any = None) -> None:
         numbers = tuple(x for x in values if not isinstance(x, np.ndarray))
         self.launches.append((kernel.name, blocks, numbers))
+        self.kernels[kernel.name] = kernel
 
 
 class Tracer(Emulated):
-    """A device that counts what one kernel does."""
+    """A device that counts what one kernel does, or all."""
 
-    def __init__(self, name: str, cc: tuple[int, int] = device.EMULATED_CC):
+    def __init__(self, name: str | None = None, cc: tuple[int, int] = device.EMULATED_CC):
         super().__init__(cc)
         self.traced, self.reports = name, list[emulate.Report]()
 
     def traces(self, kernel: Any) -> bool:
-        return kernel.name == self.traced
+        return self.traced in (None, kernel.name)
 
     def launched(self, kernel: Any, report: emulate.Report) -> None:
-        if kernel.name == self.traced:
+        if self.traces(kernel):
             self.reports.append(report)
 
 
