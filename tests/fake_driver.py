@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 import tilewright as tw
-from tilewright import emulate
-from tilewright.core import arrays, device
+from tilewright import bench, emulate
+from tilewright.bench import Expectation, gpu
+from tilewright.core import arrays, device, registry
 from tilewright.kernels.ptx import intrinsics as ptx
 from tilewright.kernels.ptx import launch
 from tilewright.kernels.ptx.cuda import cuda, float32, uint32, uint64
@@ -148,6 +149,22 @@ def main() -> None:
     assert not library.errors, library.errors
     assert np.array_equal(here.download(result), x.reshape(-1)[:100] * np.float32(3))
     assert library.launches[-1][2] == 64 << 10
+
+    # times: what is queued is timed by events, which are 2 ms apart here, and results are checked
+    gpu.FLUSH, gpu.ROUNDS, gpu.IN_A_ROW = 1 << 12, 2, 4
+    spec = registry.spec("gelu")
+    case = registry.Case((x,), {})
+    kernel, = (k for k in registry.variants("gelu", "cuda") if not k.variant)
+    launched = len(library.launches)
+    times = gpu.measure(kernel, Expectation(spec, case))
+    assert (times.kernel, times.cold) == (2e-3 / 4, 2e-3)
+    assert min(times.launch, times.to_device, times.to_host, times.end_to_end) > 0
+    assert len(library.launches) >= launched + 2 * (4 + 1 + 1 + 1)
+    found = bench.compare(["relu"], size="small")
+    assert not found.wrong and all((r.device is not None) == (r.kernel == "cuda") for r in found.results)
+    assert bench.from_json(bench.to_json(found)).results == found.results
+    checked = gpu.check(["relu"], most=2)
+    assert checked and all(c.ran == 2 and not c.wrong and c.same_bits == 2 for c in checked)
 
     # memory is given back
     del there, out, result, view, y

@@ -139,6 +139,26 @@ class Driver:
         """Wait until the stream has nothing left to do."""
         _check(driver.cuStreamSynchronize(self._handle(stream)))
 
+    # ---- times
+
+    def mark(self, stream: Any = None) -> Any:
+        """An event behind all that the stream has to do by now."""
+        event = _value(driver.cuEventCreate(0))
+        _check(driver.cuEventRecord(event, self._handle(stream)))
+        return event
+
+    def between(self, first: Any, last: Any) -> float:
+        """Seconds from one event to a later one, which is waited for; both are used up."""
+        _check(driver.cuEventSynchronize(last))
+        seconds = _value(driver.cuEventElapsedTime(first, last)) / 1e3
+        for event in (first, last):
+            _check(driver.cuEventDestroy(event))
+        return seconds
+
+    def overwrite(self, x: OnDevice, stream: Any = None) -> None:
+        """Queue zeros for all bytes of an array: other data leave the cache, and the device has something to do."""
+        _check(driver.cuMemsetD8Async(arrays.address(x), 0, x.nbytes, self._handle(stream)))
+
     def _handle(self, stream: Any) -> Any:
         return self._stream(stream).handle
 
@@ -156,6 +176,12 @@ class Driver:
         names = [n for n in ("cuda_stream", "ptr", "handle") if hasattr(stream, n)]  # PyTorch's, CuPy's, numba's
         number = getattr(stream, names[0]) if names else stream
         return core.Stream.from_handle(int(getattr(number, "value", number) or 1))
+
+
+def _value(result: Any) -> Any:
+    """What a call of the driver gives beside its error, for which it raises."""
+    _check(result)
+    return result[1]
 
 
 def _check(result: Any) -> None:

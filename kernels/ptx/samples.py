@@ -132,7 +132,7 @@ def _many(x: Any) -> tuple:
 def _own(recorder: Recorder) -> Iterator[Sample]:
     """Of arithmetic.py, contiguous and in columns, with a tail and without."""
     for (dtype,) in arithmetic.EXAMPLES:
-        for shape, step in (((4096,), 1), ((1021,), 1), ((1,), 1), ((31, 17), 2), ((3, 5), 3)):
+        for shape, step in (((4096,), 1), ((1021,), 1), ((1020,), 1), ((1,), 1), ((31, 17), 2), ((3, 5), 3)):
             for name in ("add", "copy"):
                 run = partial(_arithmetic, name, dtype, shape, step)
                 recorder.launches.clear()

@@ -13,7 +13,9 @@ import numpy as np
 
 from ..core import capability, device, dispatch, registry, threads
 from ..core.registry import Case, Kernel, Spec
+from . import gpu
 from .accuracy import Accuracy, Expectation, poisoned
+from .gpu import DeviceTimes
 from .host import machine
 from .peaks import copy_peak, dot_peak, fma_peak, roof
 from .timing import interleaved
@@ -42,6 +44,7 @@ class Result:
     of_peak: float | None  # part of the measured peak that is the kernel's roof
     ratio: float | None  # NumPy's time divided by this one: above 1 is faster than NumPy
     part_of: str = ""  # the fused operation and its case, where this is one of the calls it stands for
+    device: DeviceTimes | None = None  # of a CUDA kernel on a device; `seconds` is its time from end to end then
 
     @property
     def emulated(self) -> bool:
@@ -153,8 +156,12 @@ def _one(found: Comparison, spec: Spec, size: str, dtype: str, case: Case, ladde
         checked.append((kernel, _checked(expectation, kernel)))
         found.first_calls += time.perf_counter() - begin
     right = [kernel for kernel, accuracy in checked if accuracy.wrong is None and not untimed(kernel)]
+    on_device = {dispatch.row_name(kernel): gpu.measure(kernel, expectation)
+                 for kernel in right if kernel.backend == "cuda"}
+    right = [kernel for kernel in right if kernel.backend != "cuda"]
     turns = interleaved([_runner(expectation, kernel) for kernel in right], settle=SETTLE if found.threads > 1 else 0.0)
     times = dict(zip(map(dispatch.row_name, right), turns, strict=True))
+    times |= {name: [parts.end_to_end] for name, parts in on_device.items()}
     under = roof(spec, expectation.fresh())
     baseline = median(times[BASELINE]) if BASELINE in times else None
     for kernel, accuracy in checked:
@@ -165,7 +172,8 @@ def _one(found: Comparison, spec: Spec, size: str, dtype: str, case: Case, ladde
             spec.name, case.label, size, dtype, name,
             dispatch.how(kernel, expectation.fresh()) if seconds or untimed(kernel) else "", accuracy, seconds,
             _spread(mine) if mine else None, under.unit, under.rate(seconds) if seconds else None,
-            under.part(seconds) if seconds else None, baseline / seconds if baseline and seconds else None, part_of))
+            under.part(seconds) if seconds and name not in on_device else None,
+            baseline / seconds if baseline and seconds else None, part_of, on_device.get(name)))
 
 
 def untimed(kernel: Kernel) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 from .accuracy import Accuracy
 from .comparison import BASELINE, DTYPE, Comparison, Result, Skipped
+from .gpu import HEADINGS, DeviceTimes, wins
 
 
 def time_text(seconds: float | None) -> str:
@@ -75,7 +76,9 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
 
 def from_json(data: dict[str, Any]) -> Comparison:
     """What to_json wrote, as a comparison again."""
-    results = [Result(**{**r, "accuracy": Accuracy(**r["accuracy"])}) for r in data["results"]]
+    results = [Result(**{**r, "accuracy": Accuracy(**r["accuracy"]),
+                         "device": None if r.get("device") is None else DeviceTimes(**r["device"])})
+               for r in data["results"]]
     return Comparison(**{**data, "results": results, "skipped": [Skipped(**s) for s in data["skipped"]]})
 
 
@@ -111,3 +114,35 @@ def conditions(comparison: Comparison) -> str:
     threads = "one thread" if comparison.threads == 1 else f"{comparison.threads} threads"
     return (f"{m['cpu']} ({m['architecture']}, {m['int8_isa']}), {threads}; Python {m['python']}, "
             f"NumPy {versions['numpy']} with {m['blas']}, Numba {versions['numba'] or 'not installed'}.")
+
+
+def device_rows(comparison: Comparison) -> list[list[str]]:
+    """A heading and, for each case, the parts of its time on a CUDA device; without one each says so, and no number."""
+    rows = [["on the CUDA device", *HEADINGS.values()]]
+    for heading, same in groups(comparison.results):
+        measured = {r.kernel: r.device for r in same if r.device is not None}
+        for kernel, parts in measured.items():
+            rows.append([f"{heading}, {kernel}", *(time_text(getattr(parts, part)) for part in HEADINGS)])
+        if not measured:
+            cuda = [r for r in same if r.kernel.partition(":")[0] == "cuda"]
+            why = ("wrong" if any(r.accuracy.wrong for r in cuda) else "emulated" if any(r.emulated for r in cuda) else
+                   "no device" if _no_device(comparison) else "no kernel")
+            rows.append([heading, *[why] * len(HEADINGS)])
+    return rows
+
+
+def _no_device(comparison: Comparison) -> bool:
+    """Whether there was no real device where the comparison was made."""
+    machine = comparison.machine
+    return machine["backends"]["cuda"] is not None or machine["manners"]["cuda"].startswith("emulated")
+
+
+def win_lines(comparison: Comparison) -> list[str]:
+    """From which case on the device beats the CPU's fastest kernel, for each operation; or that there is no device."""
+    ops = dict.fromkeys(r.op for r in comparison.results if not r.part_of)
+    known = {op: rest for op, *rest in wins(r for r in comparison.results if not r.part_of)}
+    if not known:
+        return ["GPU against CPU: no device"] if _no_device(comparison) else []
+    says = {op: [f"from {case}" if case else "at none of these" for case in known[op]] for op in ops if op in known}
+    return [f"GPU against CPU, {op}: faster {without} on resident data, {with_copies} with copies"
+            for op, (without, with_copies) in says.items()]

@@ -50,7 +50,7 @@ def compare(
     if markdown:
         typer.echo(bench.markdown(found))
     if not quiet:
-        for part in (bench.conditions(found), "", table(found), *footer(found)):
+        for part in (bench.conditions(found), "", table(found), "", device_table(found), *footer(found)):
             console.print(part, highlight=False, markup=False, soft_wrap=isinstance(part, str))
     raise typer.Exit(1 if found.wrong else 0)
 
@@ -76,6 +76,22 @@ def table(found: Comparison) -> Table:
     return t
 
 
+def device_table(found: Comparison) -> Table:
+    """The parts of each case's time on a CUDA device."""
+    from rich.table import Table
+
+    from ..bench import report
+
+    (first, *headings), *rows = report.device_rows(found)
+    t = Table(box=None, header_style="bold", pad_edge=False)
+    t.add_column(first)
+    for heading in headings:
+        t.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        t.add_row(*row, style="dim" if row[1] == "no device" else "")
+    return t
+
+
 def footer(found: Comparison) -> list[str]:
     """What the table means, what is wrong, what is missing, and how long it took."""
     from ..bench import report
@@ -85,6 +101,7 @@ def footer(found: Comparison) -> list[str]:
         lines.append(f"WRONG  {r.op} {r.case} on {r.kernel}: {r.accuracy.wrong}")
     for name, (ratio, count) in report.mean_ratios(found.results).items():
         lines.append(f"{name}: {ratio:.3g} times NumPy's speed, the geometric mean of {count} cases")
+    lines += report.win_lines(found)
     lines += report.peak_lines(found)
     for s in found.skipped:
         lines.append(f"not here  {s.op + ' on ' if s.op else ''}{s.backend}: {s.reason}")
