@@ -5,13 +5,18 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from typer.testing import CliRunner
 
 import tilewright as tw
 from tilewright import bench, emulate
 from tilewright.bench import Expectation, gpu
+from tilewright.cli import app
 from tilewright.core import arrays, device, registry
 from tilewright.kernels.ptx import intrinsics as ptx
 from tilewright.kernels.ptx import launch
@@ -165,6 +170,23 @@ def main() -> None:
     assert bench.from_json(bench.to_json(found)).results == found.results
     checked = gpu.check(["relu"], most=2)
     assert checked and all(c.ran == 2 and not c.wrong and c.same_bits == 2 for c in checked)
+
+    # gpu-check: both tables, and a kernel that is wrong ends it before anything is timed
+    with TemporaryDirectory() as folder:
+        names = [f"{folder}/check.json", f"{folder}/check.md"]
+        options = ["gpu-check", "relu", "--size", "small", "--most", "2", "--json", names[0], "--markdown", names[1]]
+        done = CliRunner().invoke(app, options)
+        assert done.exit_code == 0, (done.output, done.exception)
+        content, text = json.loads(Path(names[0]).read_text()), Path(names[1]).read_text()
+        assert content["device"] == "Fake 0" and content["comparison"]["results"]
+        assert {c["dtype"] for c in content["checked"]} == {"float32", "float64"}
+        assert "| relu cuda | float32 | 2 | 0 | 0% | 2/2 |" in text and "| relu 32x32, cuda |" in text
+        run = here.download
+        here.download = lambda x, stream=None: run(x, stream) + 1
+        done = CliRunner().invoke(app, options)
+        del here.download
+        assert done.exit_code == 1 and "WRONG  relu float32" in done.output, done.output
+        assert "Not timed" in Path(names[1]).read_text()
 
     # memory is given back
     del there, out, result, view, y

@@ -5,13 +5,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from tilewright import bench
 from tilewright.bench import gpu, report
 from tilewright.bench.accuracy import Accuracy
 from tilewright.bench.comparison import Comparison, Result
 from tilewright.bench.gpu import PARTS, DeviceTimes, wins
+from tilewright.cli import app
 from tilewright.core import capability
+from tilewright.core.errors import BackendUnavailable
 
 FINE = Accuracy(0.1, 1.0, 1e-7)
 NO_DEVICE: dict[str, Any] = {"backends": {"cuda": "no NVIDIA driver"}, "manners": {"cuda": "available"}}
@@ -19,8 +22,8 @@ DEVICE: dict[str, Any] = {"backends": {"cuda": None}, "manners": {"cuda": "avail
 EMULATED: dict[str, Any] = {"backends": {"cuda": None}, "manners": {"cuda": "emulated, sm_90"}}
 
 
-def result(case: str, kernel: str, seconds: float | None, device: DeviceTimes | None = None, how: str = "") -> Result:
-    return Result("relu", case, "small", "float32", kernel, how, FINE, seconds, 0.0, "GB/s", None, None, None, "", device)
+def result(case: str, kernel: str, seconds: float | None, on: DeviceTimes | None = None, how: str = "") -> Result:
+    return Result("relu", case, "small", "float32", kernel, how, FINE, seconds, 0.0, "GB/s", None, None, None, "", on)
 
 
 def times(kernel: float, launch: float, end_to_end: float) -> DeviceTimes:
@@ -80,3 +83,13 @@ def test_a_comparison_here_has_no_number_for_a_device_that_is_not_there() -> Non
 
 def test_headings_are_of_all_parts() -> None:
     assert tuple(gpu.HEADINGS) == PARTS == DeviceTimes.__slots__
+
+
+def test_the_check_wants_a_real_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    if capability.reasons()["cuda"] is None:
+        pytest.skip("there is a device")
+    done = CliRunner().invoke(app, ["gpu-check"])
+    assert isinstance(done.exception, BackendUnavailable) and "cuda" in str(done.exception)
+    monkeypatch.setenv("TILEWRIGHT_CUDA", "emulate")
+    done = CliRunner().invoke(app, ["gpu-check"])
+    assert isinstance(done.exception, BackendUnavailable) and "real device" in str(done.exception)

@@ -54,19 +54,14 @@ def measure(kernel: Kernel, expectation: Expectation) -> DeviceTimes:
     """Time a kernel of CUDA on the device in use; raises RuntimeError where its results go wrong in between."""
     here = device.current()
     call = expectation.fresh()
-    inputs, outs = _upload(call.inputs), call.kernel_outs(poisoned(call))
-    results = tuple(here.empty(x.shape, x.dtype) for x in outs)
-    there = dataclasses.replace(call, inputs=inputs)
-
-    def run() -> None:
-        kernel.run(there, results)
-
+    outs = call.kernel_outs(poisoned(call))
+    run, results = resident(kernel, expectation)
     room = here.empty((FLUSH,), np.uint8)
     run()
     here.synchronize()
     times = DeviceTimes(
-        kernel=median(_queued(run, room, IN_A_ROW, warm=True) for _ in range(ROUNDS)),
-        cold=median(_queued(run, room, 1, warm=False) for _ in range(ROUNDS)),
+        kernel=median(queued(run, room, IN_A_ROW, warm=True) for _ in range(ROUNDS)),
+        cold=median(queued(run, room, 1, warm=False) for _ in range(ROUNDS)),
         launch=median(_host(run, wait=False) for _ in range(ROUNDS)),
         to_device=median(_host(lambda: _upload(call.inputs)) for _ in range(ROUNDS)),
         to_host=median(_host(lambda: [here.download(x) for x in results]) for _ in range(ROUNDS)),
@@ -82,7 +77,15 @@ def measure(kernel: Kernel, expectation: Expectation) -> DeviceTimes:
     return times
 
 
-def _queued(run: Callable[[], None], room: Any, times: int, warm: bool) -> float:
+def resident(kernel: Kernel, expectation: Expectation) -> tuple[Callable[[], None], tuple[Any, ...]]:
+    """A kernel's call on arrays that are on the device, and its results there."""
+    call = expectation.fresh()
+    there = dataclasses.replace(call, inputs=_upload(call.inputs))
+    results = tuple(device.current().empty(x.shape, x.dtype) for x in call.kernel_outs(poisoned(call)))
+    return lambda: kernel.run(there, results), results
+
+
+def queued(run: Callable[[], None], room: Any, times: int, warm: bool) -> float:
     """Seconds a call on the device, of several in a row."""
     here = device.current()
     for _ in range(BUSY):

@@ -1,6 +1,7 @@
 """The command line, also as `python -m tilewright`:
 
-    tilewright info | compare | train | quantize | bench | accuracy | cuda-report | predict | tune | warmup | doctor
+    tilewright info | compare | train | quantize | bench | accuracy | cuda-report | predict | gpu-check |
+               tune | warmup | doctor
 
 Commands import what they need when they run: `compare` sets the number of BLAS threads before NumPy is loaded.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from . import accuracy, bench, compare, cuda_report, doctor, info, predict, quantize, train, tune, warmup
+from . import accuracy, bench, compare, cuda_report, doctor, gpu_check, info, predict, quantize, train, tune, warmup
 
 app = typer.Typer(name="tilewright", help="Hand-written kernels in C and Numba behind one Python call.",
                   no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -19,6 +20,7 @@ app.command()(quantize.quantize)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench.bench)
 app.command()(accuracy.accuracy)
 app.command("cuda-report")(cuda_report.cuda_report)
+app.command("gpu-check")(gpu_check.gpu_check)
 app.command()(predict.predict)
 app.command()(tune.tune)
 app.command()(warmup.warmup)
