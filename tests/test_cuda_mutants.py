@@ -53,6 +53,8 @@ def drawn(found: list[Mutant]) -> list[Mutant]:
 class Mutated(Emulated):
     """A device on which one kernel is another text."""
 
+    limit = 1 << 21  # enough for the sample calls; loops that no longer end are soon found
+
     def __init__(self, name: str, text: str | None, cc: tuple[int, int]):
         super().__init__(cc)
         self._name, self._text = name, text

@@ -19,6 +19,7 @@ class Emulated:
     """The interface of core/device.py over the emulator. A launch is done when `launch` returns."""
 
     emulated = True
+    limit = 1 << 26  # of backward jumps in a block, beyond which a kernel counts as endless
 
     def __init__(self, cc: tuple[int, int]):
         self.cc = cc
@@ -69,7 +70,7 @@ class Emulated:
             self._modules[ptx] = emulate.Module(ptx)
         self.launched(kernel, self._modules[ptx].launch(
             kernel.name, blocks, kernel.block, numbers, memory=spans(memory), shared=shared, seed=self.seed,
-            trace=self.traces(kernel)))
+            trace=self.traces(kernel), limit=self.limit))
 
     # ---- what tools that look at kernels put in place of it
 

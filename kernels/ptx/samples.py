@@ -98,15 +98,16 @@ def _recorded(recorder: Recorder, spec: registry.Spec, row: registry.Kernel, cas
 
 
 def _run(spec: registry.Spec, row: registry.Kernel, case: Case) -> tuple[np.ndarray, ...]:
-    """A call on memory of its own; what it wrote."""
+    """A call on memory of its own; what it wrote, in the shapes of the oracle's results."""
     call = spec.prepare(tuple(map(_aligned, case.inputs)), case.attrs)
     if spec.mutates:
         call = replace(call, inputs=tuple(_copied(x) if i in spec.mutates else x for i, x in enumerate(call.inputs)))
     outs = tuple(_aligned(np.full(shape, 90 if dtype.kind in "iu" else np.nan).astype(dtype))
                  for shape, dtype in call.outputs)
-    dispatch.run(row, call, call.kernel_outs(outs))
+    seen = call.kernel_outs(outs)
+    dispatch.run(row, call, seen)
     if not spec.mutates:
-        return outs
+        return seen
     return tuple(x for i in spec.mutates if call.inputs[i] is not None for x in _many(call.inputs[i]))
 
 
