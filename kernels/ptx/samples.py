@@ -5,6 +5,7 @@ operation launches (arithmetic.py) is called as it is.
 """
 from __future__ import annotations
 
+import ctypes
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tilewright import emulate
-from tilewright.core import device, dispatch, registry
+from tilewright.core import arrays, device, dispatch, registry
 from tilewright.core.registry import Case
 
 from . import arithmetic
@@ -123,7 +124,12 @@ def _aligned(x: Any) -> Any:
 
 
 def _copied(x: Any) -> Any:
-    return x if x is None else x.copy(order="K") if isinstance(x, np.ndarray) else type(x)(map(_copied, x))
+    """The same in memory of its own, with the same strides and gaps; of a tuple, of each."""
+    if not isinstance(x, np.ndarray) or not x.size:
+        return tuple(map(_copied, x)) if isinstance(x, tuple) else x
+    low, high = arrays.extent(x)
+    memory = np.ctypeslib.as_array((ctypes.c_uint8 * (high - low)).from_address(low)).copy()
+    return np.ndarray(x.shape, x.dtype, memory, arrays.address(x) - low, x.strides)
 
 
 def _many(x: Any) -> tuple:
