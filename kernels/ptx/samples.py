@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 import numpy as np
@@ -75,27 +75,26 @@ class Tracer(Emulated):
 
 
 def calls() -> Iterator[Sample]:
-    """Every conformance case and smaller benchmark case of every CUDA kernel of the table, with what it launches."""
-    for recorder in map(Recorder, CCS):
-        with device.using(recorder):
-            for op, spec in registry.specs().items():
-                for row in registry.variants(op, "cuda"):
-                    for dtype in (name for name in spec.dtypes if name in row.dtypes):
-                        rng = np.random.default_rng([SEED, zlib.crc32(f"{op} {dtype}".encode())])
-                        benches = (spec.bench(rng, dtype, size) for size in ("small", "medium"))
-                        for case in chain(spec.cases(rng, dtype), *benches):
-                            yield from _recorded(recorder, spec, row, case)
-            yield from _own(recorder)
-
-
-def _recorded(recorder: Recorder, spec: registry.Spec, row: registry.Kernel, case: Case) -> Iterator[Sample]:
-    call = spec.prepare(case.inputs, case.attrs)
-    if spec.flops(call) + spec.nbytes(call) > MOST_WORK or dispatch.why_not(row, call) is not None:
-        return
-    recorder.launches.clear()
-    run = partial(_run, spec, row, case)
-    run()
-    yield Sample(spec.name, row, case, run, tuple(recorder.launches), recorder.cc)
+    """Every conformance case and small benchmark case of every CUDA kernel of the table, with what it launches."""
+    recorders = [Recorder(cc) for cc in CCS]
+    for op, spec in registry.specs().items():
+        rows = list(registry.variants(op, "cuda"))
+        for dtype in {name: 0 for row in rows for name in spec.dtypes if name in row.dtypes}:
+            rng = np.random.default_rng([SEED, zlib.crc32(f"{op} {dtype}".encode())])
+            for case in chain(spec.cases(rng, dtype), spec.bench(rng, dtype, "small")):
+                call = spec.prepare(case.inputs, case.attrs)
+                if spec.flops(call) + spec.nbytes(call) > MOST_WORK:
+                    continue
+                outs = call.kernel_outs([np.empty(shape, kind) for shape, kind in call.outputs])
+                for recorder, row in product(recorders, rows):
+                    with device.using(recorder):
+                        if dispatch.why_not(row, call) is not None:
+                            continue
+                        recorder.launches.clear()
+                        dispatch.run(row, call, outs)
+                    yield Sample(op, row, case, partial(_run, spec, row, case), tuple(recorder.launches), recorder.cc)
+    for recorder in recorders:
+        yield from _own(recorder)
 
 
 def _run(spec: registry.Spec, row: registry.Kernel, case: Case) -> tuple[np.ndarray, ...]:
@@ -143,7 +142,8 @@ def _own(recorder: Recorder) -> Iterator[Sample]:
             for name in ("add", "copy"):
                 run = partial(_arithmetic, name, dtype, shape, step)
                 recorder.launches.clear()
-                run()
+                with device.using(recorder):
+                    run()
                 yield Sample(name, None, None, run, tuple(recorder.launches), recorder.cc)
 
 

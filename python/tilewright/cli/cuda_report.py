@@ -63,6 +63,10 @@ def cuda_report(
     console.print(table(rows))
     for line in wrong:
         console.print(f"MISSED  {line}", soft_wrap=True)
+    launched = {name for sample in calls for name, _, _ in sample.launches}
+    for k in kernels if trace else ():
+        if k.name not in launched:
+            console.print(f"not traced, no sample call launches it: {k.name}", soft_wrap=True)
     console.print(f"\n{len(kernels)} kernels, {len(rows)} assembled, {len(wrong)} bars missed", soft_wrap=True)
     raise typer.Exit(1 if wrong else 0)
 
