@@ -58,7 +58,7 @@ def test_machine_code_is_counted() -> None:
 
 
 def test_the_hot_loop_is_the_dense_one() -> None:
-    """Not the epilogue, which has more multiply-adds, thinly; nor the short one, which has few; but that of matrices."""
+    """Not the epilogue, which has more multiply-adds, thinly, nor the short one; but before all that of matrices."""
     def loop(label: int, *opcodes: str) -> str:
         body = "".join(f"        /*0010*/                   {opcode} R1, R2 ;\n" for opcode in opcodes)
         return f".L_x_{label}:\n{body}        /*0020*/               @P0 BRA `(.L_x_{label}) ;\n"
