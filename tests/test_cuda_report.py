@@ -57,6 +57,18 @@ def test_machine_code_is_counted() -> None:
     assert [code.count(what) for what in (sass.LOCAL, sass.DOUBLE, sass.BARRIER, sass.MATRIX)] == [1, 2, 1, 1]
 
 
+def test_the_hot_loop_is_the_dense_one() -> None:
+    """Not the epilogue, which has more multiply-adds, thinly, nor the short one; but before all that of matrices."""
+    def loop(label: int, *opcodes: str) -> str:
+        body = "".join(f"        /*0010*/                   {opcode} R1, R2 ;\n" for opcode in opcodes)
+        return f".L_x_{label}:\n{body}        /*0020*/               @P0 BRA `(.L_x_{label}) ;\n"
+    main, thin = ["FFMA"] * 64 + ["LDS.128"] * 8, (["FFMA"] + ["STG.E"] * 4) * 128
+    code = sass.read(loop(1, *main) + loop(2, *thin) + loop(3, *["FFMA"] * 15))
+    assert code.hot is not None and code.hot.ffma == 64 / 73
+    code = sass.read(loop(1, *main) + loop(4, "HMMA.16816.F32", "LDSM.16.M88.4"))
+    assert code.hot is not None and code.hot.matrix == 1 and len(code.hot.opcodes) == 3
+
+
 def made(**changes: Any) -> assembler.Assembled:
     """An assembled kernel whose code is SASS."""
     values = dict(name="tw_x", ptx="", cc=(9, 0), registers=100, stack=0, spills=0, shared=0) | changes

@@ -148,11 +148,7 @@ def tile(a_mode: str, b_mode: str, dtype: str) -> Kernel:
         one_k(acc, ra, rb, uint32(pa + uint32(6 * STEP)), uint32(pb + uint32(6 * STEP)))
         one_k(acc, ra, rb, uint32(pa + uint32(7 * STEP)), uint32(pb + uint32(7 * STEP)))
 
-<<<<<<< HEAD
-    @kernel(ARGUMENTS.format(n.number), threads=THREADS, blocks_per_sm=2 if whole else None)
-=======
     @kernel(ARGUMENTS.format(n.number), threads=THREADS, blocks_per_sm=2 if whole else 1)
->>>>>>> kgemm
     def tile(a, b, c, bias, out, alpha, beta, flags, m, n, k, chunk, a_r, a_k, a_z, b_r, b_k, b_z, c_r, c_c, bias_c,
              o_r, o_c, o_y, o_z):
         room = cuda.shared.array(staged, real, alignment=16)
@@ -176,13 +172,8 @@ def tile(a_mode: str, b_mode: str, dtype: str) -> Kernel:
         tx = uint32(uint32(uint32(warp & uint32(1)) << uint32(3)) + uint32(lane & uint32(7)))
         read_a, read_b = uint32(s + ty * uint32(16)), uint32(uint32(s + uint32(2 * BUFFER)) + tx * uint32(16))
 
-<<<<<<< HEAD
-        ar, ak = place_a(t, a_r < a_k)
-        br, bk = place_b(t, b_r < b_k)
-=======
         ar, ak = place_a(t, abs(a_r) < abs(a_k))
         br, bk = place_b(t, abs(b_r) < abs(b_k))
->>>>>>> kgemm
         write_a = uint32(s + uint32(ak * uint32(STEP) + ar * uint32(real_size)))
         write_b = uint32(uint32(s + uint32(2 * BUFFER)) + uint32(bk * uint32(STEP) + br * uint32(real_size)))
         ar, br = lesser(uint32(row + ar), last_a(m)), lesser(uint32(column + br), last_b(n))
@@ -220,13 +211,8 @@ def tile(a_mode: str, b_mode: str, dtype: str) -> Kernel:
         if whole:
             at = uint32(at - uint32(BK))
             if at < end:
-<<<<<<< HEAD
-                ar, ak = place_s(t, a_r < a_k)
-                br, bk = place_s(t, b_r < b_k)
-=======
                 ar, ak = place_s(t, abs(a_r) < abs(a_k))
                 br, bk = place_s(t, abs(b_r) < abs(b_k))
->>>>>>> kgemm
                 fetch_s(va, a + uint64(int64(row + ar) * a_r + int64(at + ak) * a_k), uint32(row + ar), m,
                         uint32(at + ak), end, a_r)
                 fetch_s(vb, b + uint64(int64(column + br) * b_r + int64(at + bk) * b_k), uint32(column + br), n,

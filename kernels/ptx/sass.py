@@ -1,7 +1,8 @@
 """What the assembler made of a kernel: its machine code as nvdisasm prints it, counted.
 
-The hot loop is the loop with no other inside that has the most arithmetic; a loop is what lies between a label and a
-branch back to it. Addresses, not the flow of control, bound it: a block that the assembler moved away is not in it.
+The hot loop is, of the loops with no other inside, the one that is most densely multiply-adds and has no small part of
+them (an epilogue unrolled over all results may have more, thinly); loops with matrix instructions go before others. A
+loop is what lies between a label and a branch back to it: a block that the assembler moved away is not in it.
 """
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ ACCESS = re.compile(r"(LDG|STG|LD|ST|LDS|STS|LDGSTS|LDSM)\b(.*)")
 WIDTHS = {".U8": 8, ".S8": 8, ".U16": 16, ".S16": 16, ".64": 64, ".128": 128, ".256": 256}
 DOUBLE = re.compile(r"D(ADD|MUL|FMA|SETP|MNMX|MMA)\b|\w+.*\.(F64|RCP64H|RSQ64H)\b|MUFU\.(RCP|RSQ)64H")
 MATRIX = re.compile(r"(H|I|D|Q|B|O)MMA\b")
-MATH = re.compile(r"(FFMA2?|DFMA|HFMA2|FADD2?|FMUL2?|DADD|DMUL|IDP|DP4A)\b|(H|I|D|Q|B|O)MMA\b")
+MATH = re.compile(r"(FFMA2?|DFMA|HFMA2|IDP)\b|(H|I|D|Q|B|O)MMA\b")
+NO_SMALL_PART = 1 / 8  # of the multiply-adds of the loop that has most
 LOCAL = re.compile(r"(LDL|STL)\b")
 BARRIER = re.compile(r"(BAR|WARPSYNC)\b")
 
@@ -38,7 +40,7 @@ class Loop:
 
     @property
     def math(self) -> int:
-        """Arithmetic among them."""
+        """Multiply-adds and matrix instructions among them."""
         return sum(bool(MATH.match(o)) for o in self.opcodes)
 
     @property
@@ -79,8 +81,14 @@ def read(text: str) -> Code:
     spans = {(labels[to], at) for at, to in jumps if to in labels and labels[to] < at}
     inner = [s for s in spans if not any(s != o and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
     loops = [Loop(tuple(o for o in opcodes[a:b + 1] if o != "NOP")) for a, b in inner]
-    hot = max(loops, key=lambda loop: loop.math, default=None)
-    return Code(tuple(o for o in opcodes if o != "NOP"), hot if hot is not None and hot.math else None)
+    return Code(tuple(o for o in opcodes if o != "NOP"), _hot(loops))
+
+
+def _hot(loops: list[Loop]) -> Loop | None:
+    chosen = [loop for loop in loops if loop.matrix] or [loop for loop in loops if loop.math]
+    most = max((loop.math for loop in chosen), default=0)
+    return max((loop for loop in chosen if loop.math >= NO_SMALL_PART * most),
+               key=lambda loop: loop.math / len(loop.opcodes), default=None)
 
 
 def _accesses(opcodes: tuple[str, ...]) -> Counter[tuple[str, int]]:
