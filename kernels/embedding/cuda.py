@@ -141,8 +141,8 @@ def _backward(call: Call, outs: Sequence[np.ndarray]) -> None:
         return
     used = launch.scratch(vocabulary, np.uint32)
     pieces = blocks(n, rows.team(rows.REAL[dtype], "scalar", "warp").piece)
-    none = elementwise.Rows((indices.reshape(-1)[:0, np.newaxis], dy.reshape(-1, n)[:0]), 0, 1, (0,) * 6)
-    for number, part in enumerate(list(elementwise.rows(indices[..., np.newaxis], dy)) or [none]):
+    pair = indices[..., np.newaxis], dy
+    for number, part in enumerate(list(elementwise.rows(*pair)) or [elementwise.Rows(pair, 0, 1, (0,) * 6)]):
         clear.launch(blocks(vocabulary, maps.THREADS), used, vocabulary)
         tally.launch(blocks(part.total, maps.THREADS), part.arrays[0], used, vocabulary, part.total, part.rows,
                      *part.steps[:2])
