@@ -5,7 +5,6 @@ import re
 from collections.abc import Iterator
 from itertools import product
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -37,15 +36,12 @@ class Recording(Emulated):
         self.names: list[str] = []
         self.reports: list[Any] = []
 
-    def launch(self, kernel: Any, *args: Any) -> None:
-        self.names.append(kernel.name)
-        traced: Any = emulate.Module.launch
+    def traces(self, kernel: Any) -> bool:
+        return True
 
-        def launch(module: Any, *given: Any, **options: Any) -> Any:
-            self.reports.append(traced(module, *given, **options, trace=True))
-            return self.reports[-1]
-        with mock.patch.object(emulate.Module, "launch", launch):
-            super().launch(kernel, *args)
+    def launched(self, kernel: Any, report: emulate.Report) -> None:
+        self.names.append(kernel.name)
+        self.reports.append(report)
 
 
 def operand(rng: np.random.Generator, shape: tuple[int, int], dtype: str, transposed: bool) -> np.ndarray:

@@ -23,6 +23,7 @@ from tilewright.core import device, device_arrays
 from tilewright.core.registry import FLOATS, Call, Kernel
 from tilewright.kernels.ptx import elementwise, launch, maps, rows
 from tilewright.kernels.ptx import intrinsics as ptx
+from tilewright.kernels.ptx.bars import Bars
 from tilewright.kernels.ptx.cuda import cuda, float64, inline, int64, uint32, uint64
 from tilewright.kernels.ptx.launch import blocks, kernel, specialise
 from tilewright.kernels.ptx.warp import block_sum
@@ -182,7 +183,7 @@ def squares(dtype: str, layout: str) -> launch.Kernel:
     locate, read, _, lanes, width = access(real, layout, 1)
     number_type = rows.NUMBA[real]
 
-    @kernel("r table, w parts, u32 count", threads=THREADS)
+    @kernel("r table, w parts, u32 count", threads=THREADS, bars=Bars(double=True))
     def squares(table, parts, count):
         block = uint32(cuda.blockIdx.x)
         row = own_row(table, count, width, block)

@@ -239,7 +239,7 @@ def _threads(g: elementwise.Strided, lanes: int) -> int:
 
 def lean(p: np.ndarray) -> tuple[np.ndarray | None, Any]:
     """A scale or a zero point without its repetitions, for a launch; one number of the host by itself."""
-    once = p[tuple(slice(0, 1) if step == 0 else slice(None) for step in p.strides)]
+    once = p[(*(slice(0, 1) if step == 0 else slice(None) for step in p.strides), ...)]  # ... or () would read a number
     if once.size == 1 and not is_on_device(once):
         return None, once.reshape(())[()]
     return once, 0
