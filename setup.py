@@ -62,11 +62,12 @@ class BdistWheel(bdist_wheel):
         super().finalize_options()
 
 
+DATA = {"tilewright.bench.devices": ["*.toml"], "tilewright.emulate.runtime": ["*.[ch]"]}  # folders without Python
+
 setup(
     package_dir={"": "python"},
-    packages=find_packages("python", include=["tilewright*"]),
-    package_data={"tilewright": ["py.typed"], "tilewright.bench": ["devices/*.toml"],
-                  "tilewright.emulate": ["runtime/*.[ch]"]},
+    packages=[*find_packages("python", include=["tilewright*"]), *DATA],
+    package_data={"tilewright": ["py.typed"], **DATA},
     cffi_modules=["csrc/ffi_build.py:ffibuilder"],
     cmdclass={"build_ext": BuildC, "bdist_wheel": BdistWheel},
 )
