@@ -45,16 +45,26 @@ def expected_backends() -> list[str]:
     """The backends whose absence fails the run: TILEWRIGHT_EXPECT, else all that this machine has the means for."""
     if "TILEWRIGHT_EXPECT" in os.environ:
         return os.environ["TILEWRIGHT_EXPECT"].split()
+    return ["numpy", "numba"] + ["c"] * has_compiler() + ["cuda"] * (no_emulator() is None)
+
+
+def has_compiler() -> bool:
+    """Whether there is a C compiler."""
     commands = (os.environ.get("CC"), sysconfig.get_config_var("CC"), "cc", "gcc", "clang")
-    return (["numpy", "numba"] + ["c"] * any(shutil.which(command.split()[0]) for command in commands if command)
-            + ["cuda"] * installed("numba_cuda"))
+    return any(shutil.which(command.split()[0]) for command in commands if command)
+
+
+def no_emulator() -> str | None:
+    """Why CUDA's kernels cannot be emulated here."""
+    if not installed("numba_cuda"):
+        return "numba-cuda is not installed"
+    return None if has_compiler() else "the emulator needs a C compiler"
 
 
 def why_not(backend: str) -> str | None:
     """Why a backend's kernels can be checked neither here nor, those of CUDA, on the emulator."""
-    if backend == "cuda" and capability.reasons()["cuda"] is not None and installed("numba_cuda"):
-        return None
-    return capability.reasons()[backend]
+    reason = capability.reasons()[backend]
+    return no_emulator() if backend == "cuda" and reason is not None else reason
 
 
 def backends() -> list[str]:

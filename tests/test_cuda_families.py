@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 import conformance
+
+if no_emulator := conformance.no_emulator():
+    pytest.skip(no_emulator, allow_module_level=True)
+
 from tilewright.core import registry
 from tilewright.core.checking import ulp
 from tilewright.core.registry import Call, Case
+from tilewright.kernels.dropout.cuda import flat
 from tilewright.kernels.dropout.spec import philox, threshold
-
-if conformance.installed("numba_cuda"):
-    from tilewright.kernels.dropout.cuda import flat
-    from tilewright.kernels.ptx import maps, vmath
-    from tilewright.kernels.ptx.cuda import inline
-    from tilewright.kernels.ptx.launch import blocks
-
-pytestmark = pytest.mark.skipif(not conformance.installed("numba_cuda"), reason="numba-cuda is not installed")
+from tilewright.kernels.ptx import maps, vmath
+from tilewright.kernels.ptx.cuda import inline
+from tilewright.kernels.ptx.launch import blocks
 
 
 @pytest.fixture(autouse=True)

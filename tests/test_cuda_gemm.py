@@ -11,8 +11,8 @@ import pytest
 
 import conformance
 
-if not conformance.installed("numba_cuda"):
-    pytest.skip("numba-cuda is not installed", allow_module_level=True)
+if no_emulator := conformance.no_emulator():
+    pytest.skip(no_emulator, allow_module_level=True)
 
 from tilewright import emulate, ops
 from tilewright.core import checking, device, registry, sampling

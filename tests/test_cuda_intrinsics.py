@@ -9,8 +9,8 @@ import pytest
 
 import conformance
 
-if not conformance.installed("numba_cuda"):
-    pytest.skip("numba-cuda is not installed", allow_module_level=True)
+if no_emulator := conformance.no_emulator():
+    pytest.skip(no_emulator, allow_module_level=True)
 
 from tilewright.core import device
 from tilewright.kernels.ptx import intrinsics as ptx

@@ -9,23 +9,22 @@ from __future__ import annotations
 import os
 import random
 import re
-import shutil
 from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
 import pytest
 
-pytest.importorskip("numba_cuda", reason="numba-cuda is not installed")
-if not any(map(shutil.which, ("cc", "gcc", "clang"))):
-    pytest.skip("the emulator needs a C compiler", allow_module_level=True)
+import conformance
 
-from conformance import SEED  # noqa: E402
-from mutants import Mutant, mutants  # noqa: E402
-from tilewright.core import checking, device, registry  # noqa: E402
-from tilewright.emulate import Fault  # noqa: E402
-from tilewright.kernels.ptx import launch, samples  # noqa: E402
-from tilewright.kernels.ptx.emulated import Emulated  # noqa: E402
+if no_emulator := conformance.no_emulator():
+    pytest.skip(no_emulator, allow_module_level=True)
+
+from mutants import Mutant, mutants
+from tilewright.core import checking, device, registry
+from tilewright.emulate import Fault
+from tilewright.kernels.ptx import launch, samples
+from tilewright.kernels.ptx.emulated import Emulated
 
 ALL = os.environ.get("TILEWRIGHT_MUTANTS") == "all"
 OF_A_KIND = 2  # mutants of a kernel
@@ -65,7 +64,7 @@ def drawn(found: list[Mutant]) -> list[Mutant]:
     if ALL:
         return found
     kinds: dict[str, list[Mutant]] = {}
-    for m in random.Random(SEED).sample(found, len(found)):
+    for m in random.Random(conformance.SEED).sample(found, len(found)):
         kinds.setdefault(re.split("[ :]", m.name)[0], []).append(m)
     return [m for kind in kinds.values() for m in kind[:OF_A_KIND]]
 
@@ -121,7 +120,7 @@ def survivors(kernel: launch.Kernel, found: list[samples.Sample]) -> Iterator[st
 def test_mutants_are_caught(group: list[launch.Kernel]) -> None:
     launched = [k for k in group if chosen(k)]
     assert launched, f"no sample call launches any of {', '.join(k.name for k in group)}"
-    for kernel in launched if ALL else [random.Random(SEED).choice(launched)]:
+    for kernel in launched if ALL else [random.Random(conformance.SEED).choice(launched)]:
         found = chosen(kernel)
         assert [what for sample in found if (what := wrong(sample, kernel.name, None))] == [], kernel.name
         unexplained = [name for name in survivors(kernel, found) if name not in kernel.harmless]

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from conformance import has_compiler
 from tilewright import emulate
 from tilewright.emulate import build, errors, report
 from tilewright.emulate.module import CLaunch
 
 CHECK = Path(__file__).resolve().parent / "c" / "emulate_check.c"
 SYSROOT = Path("/usr/aarch64-linux-gnu")
+
+pytestmark = pytest.mark.skipif(not has_compiler(), reason="the emulator needs a C compiler")
 
 
 @pytest.mark.parametrize("flags", [[], ["-DEMU_UCONTEXT"]], ids=["assembly", "ucontext"])

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+import conformance
+
+if no_emulator := conformance.no_emulator():
+    pytest.skip(no_emulator, allow_module_level=True)
+
+from numba import cuda
+from numba.cuda import dispatcher, types
+
 from conformance import SEED
 from tilewright import emulate
-
-cuda = pytest.importorskip("numba.cuda", reason="numba-cuda is not installed: pip install '.[cuda]'")
-if not hasattr(cuda, "compile") or "numba_cuda" not in str(cuda.__file__):
-    pytest.skip("numba-cuda is not installed: pip install '.[cuda]'", allow_module_level=True)
-from numba.cuda import dispatcher, types  # noqa: E402
 
 CAPABILITIES = [(8, 0), (9, 0), (10, 0)]
 
