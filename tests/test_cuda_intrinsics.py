@@ -392,14 +392,14 @@ def test_sums_and_maxima_of_warps_and_blocks(real: Any, numba_type: Any, rng: np
 
     @kernel("r x, w y", threads=threads)
     def reduced(x, y):
-        part = cuda.shared.array(32, numba_type)
+        part, other = cuda.shared.array(32, numba_type), cuda.shared.array(32, numba_type)
         t = uint32(cuda.threadIdx.x)
         v = load(x + uint64(t) * uint64(size))
         at = y + uint64(t) * uint64(4 * size)
         store(at, warp.warp_sum(v))
         store(at + uint64(size), warp.warp_max(v))
         store(at + uint64(2 * size), warp.block_sum(v, part, numba_type(0)))
-        store(at + uint64(3 * size), warp.block_max(v, part, numba_type(-1e30)))
+        store(at + uint64(3 * size), warp.block_max(v, other, numba_type(-1e30)))
     for wrong in (None, np.nan):
         x, y = rng.standard_normal(threads).astype(real), np.empty((threads, 4), real)
         if wrong is not None:

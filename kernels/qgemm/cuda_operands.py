@@ -175,7 +175,7 @@ def quantize_rows(vectors: bool):
 
     @kernel("r x, w y, w records, u32 k, u32 words, u64 x1, u64 x2", threads=THREADS)
     def quantize_rows(x, y, records, k, words, x1, x2):
-        part = cuda.shared.array(32, float32)
+        part, other = cuda.shared.array(32, float32), cuda.shared.array(32, float32)
         counts = cuda.shared.array(32, int32)
         row = uint64(uint32(cuda.blockIdx.x))
         x += row * x1
@@ -186,7 +186,7 @@ def quantize_rows(vectors: bool):
             high = wider(wider(wider(wider(high, a), b), c), d)
             low = wider(wider(wider(wider(low, -a), -b), -c), -d)
             i = uint32(i + uint32(THREADS))
-        high, low = warp.block_max(high, part, float32(0)), warp.block_max(low, part, float32(0))
+        high, low = warp.block_max(high, part, float32(0)), warp.block_max(low, other, float32(0))
         scale = ptx.add_rn(ptx.div_rn(high, float32(255)), ptx.div_rn(low, float32(255)))
         scale = LEAST_SCALE if scale < LEAST_SCALE else scale
         good = scale < float32(np.inf)

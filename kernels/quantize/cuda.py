@@ -157,14 +157,14 @@ def extent(lanes: int):
 
     @kernel("r x, w ends, u32 n, u32 rows, u32 columns, i64 x0, i64 x1, i64 x2", threads=THREADS)
     def extent(x, ends, n, rows, columns, x0, x1, x2):
-        part = cuda.shared.array(32, float32)
+        part, other = cuda.shared.array(32, float32), cuda.shared.array(32, float32)
         high, low = float32(0), float32(0)
         i = thread_number()
         while i < n:
             plane, row, column, left = located(i, rows, columns, lanes)
             high, low = add(x + offset(plane, row, column, x0, x1, x2), left, x2, high, low)
             i = uint32(i + uint32(uint32(cuda.gridDim.x) * uint32(THREADS)))
-        high, low = warp.block_max(high, part, float32(0)), warp.block_max(low, part, float32(0))
+        high, low = warp.block_max(high, part, float32(0)), warp.block_max(low, other, float32(0))
         if uint32(cuda.threadIdx.x) == uint32(0):
             ptx.stg_f32x2(ends + uint64(uint32(cuda.blockIdx.x)) * uint64(8), high, low)
     return extent
@@ -192,14 +192,14 @@ def dynamic(lanes: int):
     @kernel("r x, r ends, w y, w y_scale, w y_zero, u32 count, u32 n, u32 rows, u32 columns, i64 x0, i64 x1, i64 x2, "
             "i64 y0, i64 y1, i64 y2", threads=THREADS)
     def dynamic(x, ends, y, y_scale, y_zero, count, n, rows, columns, x0, x1, x2, y0, y1, y2):
-        part = cuda.shared.array(32, float32)
+        part, other = cuda.shared.array(32, float32), cuda.shared.array(32, float32)
         high, low = float32(0), float32(0)
         j = uint32(cuda.threadIdx.x)
         while j < count:
             a, b = ptx.ldg_f32x2(ends + uint64(j) * uint64(8))
             high, low = wider(high, a), wider(low, b)
             j = uint32(j + uint32(THREADS))
-        high, low = warp.block_max(high, part, float32(0)), warp.block_max(low, part, float32(0))
+        high, low = warp.block_max(high, part, float32(0)), warp.block_max(low, other, float32(0))
         scale = ptx.div_rn(ptx.add_rn(high, low), float32(255))
         scale = scale if scale != float32(0) else float32(1)
         good = scale < float32(np.inf)
