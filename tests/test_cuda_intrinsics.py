@@ -316,6 +316,17 @@ def test_dot_products_of_four_bytes(signs: str, rng: np.random.Generator) -> Non
     assert np.array_equal(d, ((a.astype(np.int64) * b).sum(1) + c.astype(np.int64)).astype(np.uint32))
 
 
+def test_bytes_change_places(rng: np.random.Generator) -> None:
+    @kernel("r x, w y", threads=LANES)
+    def permuted(x, y):
+        at = uint64(uint32(cuda.threadIdx.x))
+        a, b = ptx.ldg_u32x2(x + at * uint64(8))
+        ptx.stg_u32(y + at * uint64(4), ptx.byte_perm(a, b, uint32(0x7205)))
+    x, y = raw(rng, np.uint8, (LANES, 8)), np.empty((LANES, 4), np.uint8)
+    permuted.launch(1, x.view(np.uint32), y.view(np.uint32))
+    assert np.array_equal(y, x[:, [5, 0, 2, 7]])
+
+
 # ---- numbers
 
 def test_conversions(rng: np.random.Generator) -> None:
@@ -392,14 +403,14 @@ def test_sums_and_maxima_of_warps_and_blocks(real: Any, numba_type: Any, rng: np
 
     @kernel("r x, w y", threads=threads)
     def reduced(x, y):
-        part = cuda.shared.array(32, numba_type)
+        part, other = cuda.shared.array(32, numba_type), cuda.shared.array(32, numba_type)
         t = uint32(cuda.threadIdx.x)
         v = load(x + uint64(t) * uint64(size))
         at = y + uint64(t) * uint64(4 * size)
         store(at, warp.warp_sum(v))
         store(at + uint64(size), warp.warp_max(v))
         store(at + uint64(2 * size), warp.block_sum(v, part, numba_type(0)))
-        store(at + uint64(3 * size), warp.block_max(v, part, numba_type(-1e30)))
+        store(at + uint64(3 * size), warp.block_max(v, other, numba_type(-1e30)))
     for wrong in (None, np.nan):
         x, y = rng.standard_normal(threads).astype(real), np.empty((threads, 4), real)
         if wrong is not None:

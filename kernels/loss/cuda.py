@@ -53,13 +53,14 @@ def cross_entropy(dtype: str, layout: str, size: str) -> launch.Kernel:
             f"{rows.COUNTS}, {rows.steps('x')}", threads=rows.threads_of(size))
     def cross_entropy(x, labels, losses, labels_step, losses_step, ignore, smoothing, count, rows, n, x0, x1, x2):
         row, lane = number(), lane_of()
-        part, v = cuda.shared.array(32, number_type), cuda.local.array(items, number_type)
+        part, other = cuda.shared.array(32, number_type), cuda.shared.array(32, number_type)
+        v = cuda.local.array(items, number_type)
         if row < count:
             label, loss = label_of(labels, row, labels_step), zero
             if label != ignore:
                 x += place(row, rows, x0, x1)
                 top = maximum(v, x, lane, n, x2, part)
-                log_sum = log_from_one(exponentials(v, x, lane, n, x2, top, part))
+                log_sum = log_from_one(exponentials(v, x, lane, n, x2, top, other))
                 picked = load(x + uint64(label * x2)) if label >= 0 and label < int64(n) else nan
                 loss = (smoothing - one) * (picked - top - log_sum)
                 if smoothing != zero:
@@ -84,7 +85,8 @@ def cross_entropy_backward(dtype: str, layout: str, size: str) -> launch.Kernel:
     def cross_entropy_backward(x, dx, dloss, labels, counted, dloss_step, labels_step, ignore, spread, rest,
                                count, rows, n, x0, x1, x2, y0, y1, y2):
         row, lane = number(), lane_of()
-        part, v = cuda.shared.array(32, number_type), cuda.local.array(items, number_type)
+        part, other = cuda.shared.array(32, number_type), cuda.shared.array(32, number_type)
+        v = cuda.local.array(items, number_type)
         if row < count:
             x += place(row, rows, x0, x1)
             dx += place(row, rows, y0, y1)
@@ -97,7 +99,7 @@ def cross_entropy_backward(dtype: str, layout: str, size: str) -> launch.Kernel:
                 scale = nan
             if counts:
                 top = maximum(v, x, lane, n, x2, part)
-                inverse = recip(exponentials(v, x, lane, n, x2, top, part))
+                inverse = recip(exponentials(v, x, lane, n, x2, top, other))
             first = uint32(0)
             while first < end(n):
                 if counts and not held:

@@ -41,7 +41,7 @@ def moments_of(t: Any, real: Any, centre: bool) -> Any:
     zero, one = real(0), real(1)
 
     @inline
-    def moments(v, x, lane, n, step, share, eps, part):
+    def moments(v, x, lane, n, step, share, eps, part, other):
         mean, total, first = zero, zero, uint32(0)
         if held:
             read(v, x, first, lane, n, step, zero)
@@ -62,7 +62,7 @@ def moments_of(t: Any, real: Any, centre: bool) -> Any:
                 if not centre or index(first, lane, k) < n:
                     total = cuda.fma(d, d, total)
             first = uint32(first + uint32(piece))
-        return mean, one / math.sqrt(cuda.fma(team_sum(total, part), share, eps))
+        return mean, one / math.sqrt(cuda.fma(team_sum(total, other), share, eps))
     return moments
 
 
@@ -76,12 +76,13 @@ def _forward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel:
             f"{rows.COUNTS}, {rows.steps('x', 'y')}", threads=rows.threads_of(size))
     def forward(x, y, weight, bias, weight_step, bias_step, share, eps, count, rows, n, x0, x1, x2, y0, y1, y2):
         row, lane = number(), lane_of()
-        part, v = cuda.shared.array(32, number_type), cuda.local.array(items, number_type)
+        part, other = cuda.shared.array(32, number_type), cuda.shared.array(32, number_type)
+        v = cuda.local.array(items, number_type)
         w, b = cuda.local.array(items, number_type), cuda.local.array(items, number_type)
         if row < count:
             x += place(row, rows, x0, x1)
             y += place(row, rows, y0, y1)
-            mean, scale = moments(v, x, lane, n, x2, share, eps, part)
+            mean, scale = moments(v, x, lane, n, x2, share, eps, part, other)
             first = uint32(0)
             while first < end(n):
                 if not held:
@@ -130,7 +131,8 @@ def _backward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel
     def backward(dy, x, dx, weight, weight_step, dweight, dbias, share, eps, own, count, rows, n,
                  d0, d1, d2, x0, x1, x2, y0, y1, y2):
         team, lane = number(), lane_of()
-        part, v = cuda.shared.array(32, number_type), cuda.local.array(items, number_type)
+        part, other = cuda.shared.array(32, number_type), cuda.shared.array(32, number_type)
+        v = cuda.local.array(items, number_type)
         d, w = cuda.local.array(items, number_type), cuda.local.array(items, number_type)
         dw, db = cuda.local.array(items, number_type), cuda.local.array(items, number_type)
         row = uint32(team * own)
@@ -148,7 +150,7 @@ def _backward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel
                 dx_row = dx + place(row, rows, y0, y1)
                 if held:
                     read(d, dy_row, uint32(0), lane, n, d2, zero)
-                mean, scale = moments(v, x_row, lane, n, x2, share, eps, part)
+                mean, scale = moments(v, x_row, lane, n, x2, share, eps, part, other)
                 sum_g, sum_gy, first = zero, zero, uint32(0)
                 while first < end(n):
                     if not held:
@@ -171,7 +173,7 @@ def _backward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel
                     first = uint32(first + uint32(piece))
                 mean_gy, mean_g = team_sum(sum_gy, part) * share, zero
                 if centre:
-                    mean_g = team_sum(sum_g, part) * share
+                    mean_g = team_sum(sum_g, other) * share
                 first = uint32(0)
                 while first < end(n):
                     if not held:

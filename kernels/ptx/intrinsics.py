@@ -179,6 +179,8 @@ dp4a_uu = instruction("dp4a.u32.u32 $0, $1, $2, $3;", "r", "rrr", pure=True)
 dp4a_us = instruction("dp4a.u32.s32 $0, $1, $2, $3;", "i", "rri", pure=True)
 dp4a_su = instruction("dp4a.s32.u32 $0, $1, $2, $3;", "i", "rri", pure=True)
 
+byte_perm = instruction("prmt.b32 $0, $1, $2, $3;", "r", "rrr", pure=True)  # byte i: number $3's digit i of $2 $1
+
 
 # ---- numbers
 

@@ -2,6 +2,8 @@
 
     total = warp_sum(x)                              all 32 lanes must call
     total = block_sum(x, part, float32(0))           all threads must call, whole warps; part: a shared array of 32
+
+A block's part may be used again only behind another barrier: two sums in a row take two parts, the third the first.
 """
 from __future__ import annotations
 
@@ -42,9 +44,7 @@ def _block(warp: Any) -> Any:
         if lane == 0:
             part[number] = x
         cuda.syncthreads()
-        x = warp(part[lane] if lane < uint32(uint32(cuda.blockDim.x) >> uint32(5)) else neutral)
-        cuda.syncthreads()  # part may be used again at once
-        return x
+        return warp(part[lane] if lane < uint32(uint32(cuda.blockDim.x) >> uint32(5)) else neutral)
     return block
 
 

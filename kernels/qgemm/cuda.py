@@ -22,7 +22,7 @@ from . import cuda_products as products
 from . import cuda_tensor as tensor
 from . import cuda_weights as weight_only
 from .cuda_operands import CHUNK
-from .cuda_sides import Side, by_batch, packed, quantized_rows, side, steps, weights
+from .cuda_sides import Side, by_batch, packed, quantized_rows, side, steps, weights, whole
 from .definitions import weights_of
 
 
@@ -38,18 +38,18 @@ def product(a: Side, b: Side, out: np.ndarray, activation: str | None = None, bi
     kernel = which(arrays.name_of(out.dtype), activation, a.signed, b.signed)
     beside = (0, 0) if residual is None else residual.strides
     grid = blocks(m, tall), blocks(n, wide)
+    fours = whole(out, -1, 4) and (residual is None or whole(residual, -1, 4))
     for av, ar, bv, br, to in by_batch(out.shape[:-2], a.values, a.records, b.values, b.records, out):
-        kernel.launch((*grid, len(to)), av, bv, ar, br, bias, residual, to, m, n, blocks(av.shape[-1], CHUNK),
+        kernel.launch((*grid, len(to)), av, bv, ar, br, bias, residual, to, m, n, blocks(av.shape[-1], CHUNK), fours,
                       *steps(*av.strides[:2], *bv.strides[:2], ar.strides[0], br.strides[0],
                              0 if bias is None else bias.strides[0], *beside, *to.strides))
 
 
-def _columns(call: Call, b: np.ndarray) -> np.ndarray:
-    """b's columns as rows; those of a packed b from the device."""
+def _columns(call: Call, b: np.ndarray, zero: np.ndarray | None, scale: np.ndarray | None = None) -> Side:
+    """b's columns; those of a packed b from the device."""
     if call.packed is None or not isinstance(call.packed[0], PackedMatrix):
-        return b.swapaxes(-1, -2)
-    columns = packed(call.packed[0])
-    return np.broadcast_to(columns, (*b.shape[:-2], *columns.shape))
+        return side(b.swapaxes(-1, -2), zero, scale)
+    return packed(call.packed[0], b.shape[:-2], zero, scale)
 
 
 def _has_tensor_cores() -> bool:
@@ -60,13 +60,13 @@ def _has_tensor_cores() -> bool:
 def _matmul_integer(call: Call, outs: Sequence[np.ndarray]) -> None:
     a, b, a_zero, b_zero = call.inputs
     if outs[0].size:
-        product(side(a, a_zero), side(_columns(call, b), b_zero), outs[0])
+        product(side(a, a_zero), _columns(call, b, b_zero), outs[0])
 
 
 def _qlinear_matmul(call: Call, outs: Sequence[np.ndarray]) -> None:
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = call.inputs
     if outs[0].size:
-        product(side(a, a_zero, a_scale, y_scale, y_zero), side(_columns(call, b), b_zero, b_scale), outs[0])
+        product(side(a, a_zero, a_scale, y_scale, y_zero), _columns(call, b, b_zero, b_scale), outs[0])
 
 
 def _quantized_linear(call: Call, outs: Sequence[np.ndarray]) -> None:
@@ -100,7 +100,11 @@ def _how(call: Call) -> str:
 
 def _how_linear(call: Call) -> str:
     w, _ = weights_of(call)
-    return _how(call) if w.method == "dynamic" else f"a warp for each column of weights of {w.bits} bits"
+    if w.method == "dynamic":
+        return _how(call)
+    if call.inputs[0].shape[0] > weight_only.FEW:
+        return f"weights of {w.bits} bits brought back to floats once, then the product of floats"
+    return f"a warp for each column of weights of {w.bits} bits"
 
 
 KERNELS = [

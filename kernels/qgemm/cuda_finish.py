@@ -1,4 +1,4 @@
-"""From a sum of products to a result, in CUDA: what every kernel of the family does at its end, for one element.
+"""From a sum of products to a result, in CUDA: what every kernel of the family does at its end.
 
     int32            total, zero points subtracted
     float32          activation(float32(total) * (row's scale * column's scale) + bias) + residual
@@ -15,7 +15,7 @@ import numpy as np
 from tilewright.kernels.activation.cuda_functions import functions
 from tilewright.kernels.ptx import intrinsics as ptx
 from tilewright.kernels.ptx.cuda import cuda, float32, inline, int32, uint32, uint64
-from tilewright.kernels.quantize.cuda_elements import quantized
+from tilewright.kernels.quantize.cuda_elements import four_bytes, quantized
 
 from .cuda_operands import RECORD
 
@@ -41,75 +41,128 @@ def activation(name: str | None) -> Any:
 
 
 @inline
-def four_at(at):
-    """Four words of global memory."""
-    return ptx.ldg_u32x4(at)
+def centred(dot, row, zero, total):
+    """The sum of products without zero points; of the column, its zero point and sum; row: `row_at`"""
+    return int32(uint32(dot - uint32(uint32(zero * row[3]) + uint32(row[0] * total))))
 
 
 @inline
-def centred(dot, row, column):
-    """The sum of products without zero points; the records of cuda_operands.py"""
-    subtracted = uint32(uint32(column[0] * row[3]) + uint32(row[0] * column[1]))
-    return int32(uint32(dot - subtracted))
+def real(dot, row, zero, total, scale, bias):
+    """float32(sum) · scales + bias"""
+    scales = ptx.mul_rn(ptx.bits_f32(row[2]), ptx.bits_f32(scale))
+    return ptx.add_rn(ptx.mul_rn(float32(centred(dot, row, zero, total)), scales), bias)
 
 
-@inline
-def real(dot, row, column, bias):
-    """float32(total) · scales + bias"""
-    scale = ptx.mul_rn(ptx.bits_f32(row[2]), ptx.bits_f32(column[2]))
-    return ptx.add_rn(ptx.mul_rn(float32(centred(dot, row, column)), scale), bias)
+def finish(kind: str, name: str | None) -> tuple[Any, Any]:
+    """(row_at, value): a row's record from its address; the bits of one result.
 
-
-def finish(kind: str, name: str | None) -> Any:
-    """(dot, record, column, bias, residual, out): one result to the address `out`; record: the address of the row's."""
+    value(dot, row, zero, total, scale, bias, residual): the middle three are a column's, as in its record. What there
+    is not of bias and residual is -0, which changes nothing.
+    """
     f = activation(name)
 
     @inline
-    def integer(dot, record, column, bias, residual, out):
-        ptx.stg_u32(out, uint32(centred(dot, four_at(record), column)))
+    def row_at(record):
+        a, b, c, d = ptx.ldg_u32x4(record)
+        return a, b, c, d, uint32(0), uint32(0)
 
     @inline
-    def floating(dot, record, column, bias, residual, out):
-        y = f(real(dot, four_at(record), column, bias))
-        ptx.stg_f32(out, ptx.add_rn(y, ptx.ldg_f32(residual)) if residual != uint64(0) else y)
+    def row_with_grid_at(record):
+        a, b, c, d = ptx.ldg_u32x4(record)
+        e, f = ptx.ldg_u32x2(record + uint64(16))
+        return a, b, c, d, e, f
 
-    if kind == "int32":
-        return integer
-    if kind == "float32":
-        return floating
+    @inline
+    def integer(dot, row, zero, total, scale, bias, residual):
+        return uint32(centred(dot, row, zero, total))
+
+    @inline
+    def floating(dot, row, zero, total, scale, bias, residual):
+        return ptx.f32_bits(ptx.add_rn(f(real(dot, row, zero, total, scale, bias)), residual))
+
+    if kind in ("int32", "float32"):
+        return row_at, integer if kind == "int32" else floating
     info = np.iinfo(kind)
     low, high = np.int32(info.min), np.int32(info.max)
 
     @inline
-    def small(dot, record, column, bias, residual, out):
-        y, grid = f(real(dot, four_at(record), column, bias)), four_at(record + uint64(16))
-        ptx.stg_u8(out, uint32(quantized(y, ptx.bits_f32(grid[0]), int32(grid[1]), low, high)))
-    return small
+    def small(dot, row, zero, total, scale, bias, residual):
+        y = f(real(dot, row, zero, total, scale, bias))
+        return uint32(quantized(y, ptx.bits_f32(row[4]), int32(row[5]), low, high))
+    return row_with_grid_at, small
 
 
-def finish_tile(kind: str, name: str | None, wide: int, pitch: int, threads: int) -> Any:
-    """Make results of the sums that a block has left in shared memory, `wide` columns in rows of `pitch` words.
+@inline
+def put_four_bytes(out, a, b, c, d):
+    ptx.stg_u32(out, four_bytes(a, b, c, d))
 
-    A thread keeps to one column, whose parameters it reads once, and a warp to one row, whose results lie together.
+
+def stores(kind: str) -> tuple[Any, Any]:
+    """Of the bits of one result, and of four neighbours."""
+    return (ptx.stg_u32, ptx.stg_u32x4) if kind in ("int32", "float32") else (ptx.stg_u8, put_four_bytes)
+
+
+@inline
+def optional(x, at):
+    """A float32 that is added, or -0, which changes nothing, where there is none"""
+    return ptx.ldg_f32(x + at) if x != uint64(0) else -float32(0)
+
+
+def finish_tile(kind: str, name: str | None, across: int, pitch: int, threads: int) -> Any:
+    """Make results of the sums that a block has left in shared memory, 4 · across columns in rows of `pitch` words.
+
+    A thread keeps to four columns, whose parameters it reads once: neighbours if `wide`, where results and residual of
+    four columns are one access; else every `across`-th, so that those of a warp meet in the same sectors.
     """
-    end = finish(kind, name)
+    row_at, value = finish(kind, name)
+    put, put_four = stores(kind)
 
     @inline
-    def finished(memory, tall, first_row, first_column, m, n, rows, columns, bias, residual, out, bias1, residual1,
-                 residual2, out1, out2):
-        across = uint32(uint32(cuda.threadIdx.x) % uint32(wide))
-        down, column = uint32(uint32(cuda.threadIdx.x) // uint32(wide)), uint32(first_column + across)
-        if column < n:
-            line = four_at(columns + uint64(column) * uint64(RECORD_BYTES))
-            offset = -float32(0)  # adding it changes nothing
-            if bias != uint64(0):
-                offset = ptx.ldg_f32(bias + uint64(column) * bias1)
-            out += uint64(column) * out2
-            while down < tall and uint32(first_row + down) < m:
-                row, beside = uint64(uint32(first_row + down)), residual
-                if residual != uint64(0):
-                    beside = residual + row * residual1 + uint64(column) * residual2
-                dot = ptx.lds_u32(uint32(memory + uint32(uint32(uint32(down * uint32(pitch)) + across) * uint32(4))))
-                end(dot, rows + row * uint64(RECORD_BYTES), line, offset, beside, out + row * out1)
-                down = uint32(down + uint32(threads // wide))
+    def finished(memory, tall, first_row, first_column, m, n, rows, columns, bias, residual, out, wide, bias1,
+                 residual1, residual2, out1, out2):
+        down, place = (uint32(uint32(cuda.threadIdx.x) // uint32(across)),
+                       uint32(uint32(cuda.threadIdx.x) % uint32(across)))
+        step = uint32(1) if wide != uint32(0) else uint32(across)
+        place = uint32(place * uint32(4)) if wide != uint32(0) else place
+        first = uint32(first_column + place)
+        zeros, totals = cuda.local.array(4, uint32), cuda.local.array(4, uint32)
+        scales, biases = cuda.local.array(4, uint32), cuda.local.array(4, float32)
+        sums, old = cuda.local.array(4, uint32), cuda.local.array(4, float32)
+        for j in range(4):
+            column = uint64(min(uint32(first + uint32(uint32(j) * step)), uint32(n - uint32(1))))
+            zeros[j], totals[j], scales[j], _ = ptx.ldg_u32x4(columns + column * uint64(RECORD_BYTES))
+            biases[j] = optional(bias, column * bias1)
+        stop = min(int32(tall), int32(m - first_row))
+        while int32(down) < stop:
+            row = uint64(uint32(first_row + down))
+            line = row_at(rows + row * uint64(RECORD_BYTES))
+            at = uint32(memory + uint32(uint32(uint32(down * uint32(pitch)) + place) * uint32(4)))
+            to, beside = out + row * out1, residual + row * residual1
+            if wide != uint32(0):
+                sums[0], sums[1], sums[2], sums[3] = ptx.lds_u32x4(at)
+            else:
+                for j in range(4):
+                    sums[j] = ptx.lds_u32(uint32(at + uint32(4 * j * across)))
+            for j in range(4):
+                old[j] = -float32(0)
+            if residual != uint64(0):
+                if wide != uint32(0):
+                    if first < n:
+                        old[0], old[1], old[2], old[3] = ptx.ldg_f32x4(beside + uint64(first) * uint64(4))
+                else:
+                    for j in range(4):
+                        column = uint32(first + uint32(j * across))
+                        if column < n:
+                            old[j] = ptx.ldg_f32(beside + uint64(column) * residual2)
+            for j in range(4):
+                sums[j] = value(sums[j], line, zeros[j], totals[j], scales[j], biases[j], old[j])
+            if wide != uint32(0):
+                if first < n:
+                    put_four(to + uint64(first) * out2, sums[0], sums[1], sums[2], sums[3])
+            else:
+                for j in range(4):
+                    column = uint32(first + uint32(j * across))
+                    if column < n:
+                        put(to + uint64(column) * out2, sums[j])
+            down = uint32(down + uint32(threads // across))
     return finished

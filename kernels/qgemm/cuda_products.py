@@ -5,7 +5,7 @@
     shared memory    [64 rows of a][80 bytes], the same of b: 64 bytes and 16 that keep eight lanes' chunks apart
     thread           rows y + 16 i, columns x + 16 j: 8 loads of 128 bits and 64 dp4a for each chunk of k
 
-At the end the sums go to shared memory, in rows of 80 words, and a thread makes results of one column.
+At the end the sums go to shared memory, in rows of 80 words, and a thread makes results of four columns.
 `few` is for up to 8 rows of a: a warp takes a column and four rows, a lane every 32nd chunk, so that columns are read
 at the pace of memory, once for each four rows.
 
@@ -17,10 +17,10 @@ from typing import Any
 
 from tilewright.kernels.ptx import intrinsics as ptx
 from tilewright.kernels.ptx import warp
-from tilewright.kernels.ptx.cuda import cuda, float32, inline, int32, uint32, uint64
+from tilewright.kernels.ptx.cuda import cuda, inline, int32, uint32, uint64
 from tilewright.kernels.ptx.launch import kernel, specialise
 
-from .cuda_finish import RECORD_BYTES, finish, finish_tile, four_at
+from .cuda_finish import RECORD_BYTES, finish, finish_tile, optional, stores
 from .cuda_operands import CHUNK
 
 THREADS = 256
@@ -31,8 +31,9 @@ SHARED = TILE * SUMS_PITCH
 STEP = 4  # chunks of k
 FEW = 8  # rows up to which a warp takes a column
 FEW_ROWS, FEW_COLUMNS = 4, 8  # of a block
-ARGUMENTS = ("r a, r b, r rows, r columns, r bias, r residual, w out, u32 m, u32 n, u32 chunks, u64 a0, u64 a1, "
-             "u64 b0, u64 b1, u64 rows0, u64 columns0, u64 bias1, u64 residual1, u64 residual2, u64 out0, "
+# wide: four neighbours of out, and of residual, are one access
+ARGUMENTS = ("r a, r b, r rows, r columns, r bias, r residual, w out, u32 m, u32 n, u32 chunks, u32 wide, u64 a0, "
+             "u64 a1, u64 b0, u64 b1, u64 rows0, u64 columns0, u64 bias1, u64 residual1, u64 residual2, u64 out0, "
              "u64 out1, u64 out2")
 EXAMPLES = [("int32", None, True, True), ("uint8", None, False, True), ("float32", "gelu", False, True)]
 
@@ -84,11 +85,11 @@ def _multiply(dot: Any) -> Any:
 @specialise(*EXAMPLES)
 def tile(kind: str, activation: str | None, signed_a: bool, signed_b: bool):
     multiply = _multiply(DOT[signed_a, signed_b])
-    finished = finish_tile(kind, activation, TILE, SUMS_PITCH, THREADS)
+    finished = finish_tile(kind, activation, TILE // 4, SUMS_PITCH, THREADS)
 
     @kernel(ARGUMENTS, threads=THREADS)
-    def tile(a, b, rows, columns, bias, residual, out, m, n, chunks, a0, a1, b0, b1, rows0, columns0, bias1, residual1,
-             residual2, out0, out1, out2):
+    def tile(a, b, rows, columns, bias, residual, out, m, n, chunks, wide, a0, a1, b0, b1, rows0, columns0, bias1,
+             residual1, residual2, out0, out1, out2):
         to_a = ptx.smem_addr(cuda.shared.array(SHARED, uint32, alignment=16))
         to_b = uint32(to_a + uint32(TILE * PITCH * 4))
         thread, batch = uint32(cuda.threadIdx.x), uint64(uint32(cuda.blockIdx.z))
@@ -104,7 +105,7 @@ def tile(kind: str, activation: str | None, signed_a: bool, signed_b: bool):
         for i in range(16):
             sums[i] = int32(0)
         done = uint32(0)
-        while done < chunks:
+        while True:
             chunk_to_shared(uint32(to_a + to), a, a1, uint32(first_row + row), m, uint32(done + part), chunks)
             chunk_to_shared(uint32(to_b + to), b, b1, uint32(first_column + row), n, uint32(done + part), chunks)
             cuda.syncthreads()
@@ -112,6 +113,8 @@ def tile(kind: str, activation: str | None, signed_a: bool, signed_b: bool):
                 multiply(uint32(at_a + uint32(c * CHUNK)), uint32(at_b + uint32(c * CHUNK)), sums)
             cuda.syncthreads()
             done = uint32(done + uint32(STEP))
+            if done >= chunks:
+                break
         for i in range(4):
             for j in range(4):
                 row = uint32(uint32(down + uint32(16 * i)) * uint32(SUMS_PITCH))
@@ -119,17 +122,17 @@ def tile(kind: str, activation: str | None, signed_a: bool, signed_b: bool):
                 ptx.sts_u32(uint32(to_a + uint32(at * uint32(4))), uint32(sums[4 * i + j]))
         cuda.syncthreads()
         finished(to_a, uint32(TILE), first_row, first_column, m, n, rows + batch * rows0, columns + batch * columns0,
-                 bias, residual, out + batch * out0, bias1, residual1, residual2, out1, out2)
+                 bias, residual, out + batch * out0, wide, bias1, residual1, residual2, out1, out2)
     return tile
 
 
 @specialise(*EXAMPLES)
 def few(kind: str, activation: str | None, signed_a: bool, signed_b: bool):
-    dot, end = DOT[signed_a, signed_b], finish(kind, activation)
+    dot, (row_at, value), (put, _) = DOT[signed_a, signed_b], finish(kind, activation), stores(kind)
 
     @kernel(ARGUMENTS, threads=THREADS)
-    def few(a, b, rows, columns, bias, residual, out, m, n, chunks, a0, a1, b0, b1, rows0, columns0, bias1, residual1,
-            residual2, out0, out1, out2):
+    def few(a, b, rows, columns, bias, residual, out, m, n, chunks, wide, a0, a1, b0, b1, rows0, columns0, bias1,
+            residual1, residual2, out0, out1, out2):
         lane, batch = uint32(cuda.threadIdx.x & uint32(31)), uint64(uint32(cuda.blockIdx.z))
         first = uint32(uint32(cuda.blockIdx.x) * uint32(FEW_ROWS))
         column = uint32(uint32(uint32(cuda.blockIdx.y) * uint32(FEW_COLUMNS)) + uint32(cuda.threadIdx.x >> uint32(5)))
@@ -154,12 +157,10 @@ def few(kind: str, activation: str | None, signed_a: bool, signed_b: bool):
             total = sums[0] if lane == uint32(0) else sums[1] if lane == uint32(1) else (
                 sums[2] if lane == uint32(2) else sums[3])
             if lane < count:
-                row, beside, offset = uint64(uint32(first + lane)), residual, -float32(0)
-                if residual != uint64(0):
-                    beside = residual + row * residual1 + uint64(column) * residual2
-                if bias != uint64(0):
-                    offset = ptx.ldg_f32(bias + uint64(column) * bias1)
-                line = four_at(columns + batch * columns0 + uint64(column) * uint64(RECORD_BYTES))
-                end(uint32(total), rows + batch * rows0 + row * uint64(RECORD_BYTES), line, offset, beside,
-                    out + batch * out0 + row * out1 + uint64(column) * out2)
+                row = uint64(uint32(first + lane))
+                beside = optional(residual, row * residual1 + uint64(column) * residual2)
+                z, s, f, _ = ptx.ldg_u32x4(columns + batch * columns0 + uint64(column) * uint64(RECORD_BYTES))
+                put(out + batch * out0 + row * out1 + uint64(column) * out2,
+                    value(uint32(total), row_at(rows + batch * rows0 + row * uint64(RECORD_BYTES)), z, s, f,
+                          optional(bias, uint64(column) * bias1), beside))
     return few

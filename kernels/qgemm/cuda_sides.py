@@ -1,12 +1,13 @@
 """Operands of the integer products brought to the form of cuda_operands.py, from Python.
 
     side(a, zero, scale, …)    a (…, M, K) with any strides, or b transposed; parameters (…, M), or None
+    packed(b, batch, zero, …)  the columns of a packed b (K, N), made with their sums once for the device
     quantized_rows(x)          x (M, K) float32
     weights(w)                 a QuantizedMatrix of the method "dynamic", made once for the device and kept with w
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,10 +15,22 @@ import numpy as np
 from tilewright.core import arrays, device, device_arrays
 from tilewright.core.packed import PackedMatrix
 from tilewright.core.quantized import QuantizedMatrix
-from tilewright.kernels.ptx.launch import blocks, scratch
+from tilewright.kernels.ptx.launch import Kernel, blocks, scratch
 from tilewright.kernels.quantize.cuda import lean
 
-from .cuda_operands import CHUNK, RECORD, ROWS, arrange, filled, quantize_rows
+from .cuda_operands import (
+    CHUNK,
+    RECORD,
+    ROWS,
+    THREADS,
+    WARPS,
+    across,
+    along,
+    filled,
+    quantize_rows,
+    recorded,
+    summed,
+)
 
 MOST_BATCHES = 65535  # of a launch
 
@@ -31,7 +44,7 @@ class Side(NamedTuple):
     @property
     def signed(self) -> bool:
         """Whether the bytes are int8."""
-        return self.values.dtype.kind == "i"
+        return _signed(self.values)
 
 
 def steps(*strides: int) -> list[int]:
@@ -55,43 +68,70 @@ def _repeated(x: np.ndarray, shape: tuple[int, ...], tail: int) -> np.ndarray:
     return np.broadcast_to(x, shape + x.shape[-tail:])
 
 
-def _lies_arranged(x: np.ndarray) -> bool:
-    return x.strides[-1] == 1 and x.shape[-1] % CHUNK == 0 and all(
-        v % CHUNK == 0 for v in (arrays.address(x), *x.strides[:-1]))
+def whole(x: np.ndarray, axis: int, each: int) -> bool:
+    """Whether `each` neighbours along one of the last two axes can always be one access: they lie together, and where
+    that begins is a multiple of all of them."""
+    size = each * x.itemsize
+    others = (step for i, step in enumerate(x.strides) if i != axis % x.ndim)
+    return (x.strides[axis] == x.itemsize and x.shape[axis] % each == 0 and arrays.address(x) % size == 0
+            and all(step % size == 0 for step in others))
 
 
 def side(x: np.ndarray, zero: np.ndarray | None = None, scale: np.ndarray | None = None,
          y_scale: np.ndarray | None = None, y_zero: np.ndarray | None = None) -> Side:
     """See the head of this file. What all arrays repeat along a batch axis is done once."""
     batch, (rows, k) = x.shape[:-2], x.shape[-2:]
-    parameters = (zero, scale, y_scale, y_zero)
-    given = [p for p in (x, *parameters) if p is not None]
-    once = tuple(slice(0, 1) if all(p.strides[i] == 0 for p in given) else slice(None) for i in range(len(batch)))
-    first, *own = (None if p is None else p[once] if once else p for p in (x, *parameters))
-    assert first is not None
-    shape = first.shape[:-2]
-    in_place = _lies_arranged(first)
-    values = first if in_place else scratch((*shape, rows, filled(k)), x.dtype)
-    records = scratch((*shape, rows, RECORD), np.uint32)
-    kernel = arrange(x.dtype.kind == "i", abs(x.strides[-1]) <= abs(x.strides[-2]))
-    for part, to, record, *each in by_batch(shape, first, values, records, *own):
-        numbers, memory, strides = list[Any](), list[Any](), list[int]()
-        for p, missing in zip(each, (0, 1.0, 1.0, 0), strict=True):
-            array, number = (None, missing) if p is None else lean(p)
-            numbers.append(number)
-            memory.append(array)
-            strides += [0, 0] if p is None else p.strides
-        kernel.launch((blocks(rows, ROWS), len(part)), part, None if in_place else to, record, *memory, *numbers, rows,
-                      k, filled(k) // 4, *steps(*part.strides, *strides, to.strides[0], record.strides[0]))
+    x, *own = _once(len(batch), x, zero, scale, y_scale, y_zero)
+    values = x if whole(x, -1, CHUNK) else scratch((*x.shape[:-1], filled(k)), x.dtype)
+    records = scratch((*x.shape[:-1], RECORD), np.uint32)
+    for part, to, record, *each in by_batch(x.shape[:-2], x, values, records, *own):
+        described = _described(each, rows, k, record)
+        if k == 0:
+            recorded.launch((blocks(rows, THREADS), len(part)), None, record, *described)
+        elif values is x:
+            summed(_signed(x)).launch((blocks(rows, WARPS), len(part)), part, record, *steps(*part.strides[:2]),
+                                      *described)
+        else:
+            kernel, of_a_block = _arranging(part)
+            kernel.launch((blocks(rows, of_a_block), len(part)), part, to, record, filled(k) // 4,
+                          *steps(*part.strides, to.strides[0]), *described)
     return Side(_repeated(values, batch, 2), _repeated(records, batch, 2))
+
+
+def _once(axes: int, *given: np.ndarray | None) -> list[Any]:
+    """Arrays whose first axes are those of a batch, with one element where all of them repeat it."""
+    there = [x for x in given if x is not None]
+    once = tuple(slice(0, 1) if all(x.strides[i] == 0 for x in there) else slice(None) for i in range(axes))
+    return [x if x is None or not axes else x[once] for x in given]
+
+
+def _described(parameters: Sequence[np.ndarray | None], rows: int, k: int, record: np.ndarray) -> list[Any]:
+    """The arguments PARAMETERS of a launch: zero points, scales, scales and zero points of results."""
+    numbers, memory, strides = list[Any](), list[Any](), list[int]()
+    for p, missing in zip(parameters, (0, 1.0, 1.0, 0), strict=True):
+        array, number = (None, missing) if p is None else lean(p)
+        numbers.append(number)
+        memory.append(array)
+        strides += [0, 0] if p is None else p.strides
+    return [*memory, *numbers, rows, k, *steps(*strides, record.strides[0])]
+
+
+def _arranging(x: np.ndarray) -> tuple[Kernel, int]:
+    """The kernel that brings x (…, rows, k) into the form of the products, and the rows of its blocks."""
+    if abs(x.strides[-1]) <= abs(x.strides[-2]):
+        return along(_signed(x), whole(x, -1, 4)), WARPS
+    return across(_signed(x), whole(x, -2, 4)), ROWS
+
+
+def _signed(x: np.ndarray) -> bool:
+    return x.dtype.kind == "i"
 
 
 def quantized_rows(x: np.ndarray) -> Side:
     """See the head of this file."""
     rows, k = x.shape
     values, records = scratch((rows, filled(k)), np.uint8), scratch((rows, RECORD), np.uint32)
-    vectors = x.strides[1] == 4 and x.strides[0] % CHUNK == 0 and arrays.address(x) % CHUNK == 0
-    quantize_rows(vectors).launch(rows, x, values, records, k, filled(k) // 4, *steps(*x.strides))
+    quantize_rows(k > 0 and whole(x, -1, 4)).launch(rows, x, values, records, k, filled(k) // 4, *steps(*x.strides))
     return Side(values, records)
 
 
@@ -131,7 +171,13 @@ def weights(w: QuantizedMatrix) -> Side:
     return Side(*kept(w, "cuda", _dynamic))
 
 
-def packed(b: PackedMatrix) -> np.ndarray:
-    """The columns of a packed b (K, N) as rows, on the device."""
-    whole, = kept(b, "cuda_b", lambda matrix: (_arranged(matrix.T),))
-    return whole[:, :b.shape[0]]
+def packed(b: PackedMatrix, batch: tuple[int, ...], zero: np.ndarray | None, scale: np.ndarray | None = None) -> Side:
+    """See the head of this file."""
+    values, sums = kept(b, "cuda_b", lambda matrix: (_arranged(matrix.T), matrix.sum(axis=0, dtype=np.int32)))
+    k, rows = b.shape
+    repeated, *own = _once(len(batch), np.broadcast_to(sums, (*batch, rows)), zero, scale)
+    records = scratch((*repeated.shape, RECORD), np.uint32)
+    for record, *each in by_batch(repeated.shape[:-1], records, *own):
+        recorded.launch((blocks(rows, THREADS), len(record)), sums, record,
+                        *_described([*each, None, None], rows, k, record))
+    return Side(_repeated(values, batch, 2), _repeated(records, batch, 2))

@@ -2,17 +2,20 @@
 
     block     128 x 128 results, 8 warps of 64 x 32; a step takes 64 bytes of k
     stages    3 of 16 KB in shared memory; cp.async fills the one that the step before has left
-    warp      4 x 4 tiles of m16n8k32, twice a step: 32 mma and 12 ldmatrix
+    warp      rows 0 ... 15 of each 32, or 16 ... 31: 4 x 4 tiles of m16n8k32, twice a step: 32 mma and 12 ldmatrix
 
 A row of a stage is 64 bytes, two rows to a line of all banks. Chunk c of row r lies at place c ^ (r / 2 mod 4) of its
-row, so that the eight rows that ldmatrix reads at once lie in different banks. At the end the same memory takes the
-sums, first those of the upper warps, then of the lower, and a thread makes results of one column.
+row, so that the eight rows that ldmatrix reads at once lie in different banks. Beyond the end of k are zeros; beyond
+the last row is that again. At the end the same memory takes the sums, 32 rows at a time, and a thread makes results of
+four columns.
 """
 from __future__ import annotations
 
 from typing import Any
 
+from tilewright.core.registry import BYTES
 from tilewright.kernels.ptx import intrinsics as ptx
+from tilewright.kernels.ptx.bars import Bars
 from tilewright.kernels.ptx.cuda import cuda, inline, int32, uint32, uint64
 from tilewright.kernels.ptx.launch import kernel, specialise
 
@@ -39,24 +42,19 @@ def place(row, chunk):
 
 
 @inline
-def copy(to, x, step, first, count, chunk, chunks, row):
-    """Ask for one chunk of one row; zeros beyond the operand's edges."""
-    at = uint32(first + row)
-    inside = at < count and chunk < chunks
-    source = x + uint64(at) * step + uint64(chunk) * uint64(CHUNK) if inside else x
-    ptx.cp_async_16_first(to, source, uint32(CHUNK) if inside else uint32(0))
+def fetch(to, x, further, left):
+    """Ask for one chunk of two rows, 64 apart; left: chunks from this one on, and if there are none, zeros"""
+    count = uint32(CHUNK) if left > int32(0) else uint32(0)
+    ptx.cp_async_16_first(to, x, count)
+    ptx.cp_async_16_first(uint32(to + uint32(TILE // 2 * ROW)), x + further, count)
 
 
 @inline
-def fetch(stage, a, b, a1, b1, first_row, first_column, m, n, done, chunks, thread):
-    """Ask for a whole stage: four chunks a thread."""
-    row, chunk = uint32(thread >> uint32(2)), uint32(thread & uint32(3))
-    wanted = uint32(done + chunk)
-    for i in range(2):
-        r = uint32(row + uint32(64 * i))
-        to = uint32(stage + place(r, chunk))
-        copy(to, a, a1, first_row, m, wanted, chunks, r)
-        copy(uint32(to + uint32(TILE * ROW)), b, b1, first_column, n, wanted, chunks, r)
+def rows_to_copy(first, row, count, step):
+    """Bytes to row `row` of a tile, and from there to the row 64 further on; the last one for those beyond it"""
+    last = uint32(count - uint32(1))
+    near, far = min(uint32(first + row), last), min(uint32(uint32(first + row) + uint32(TILE // 2)), last)
+    return uint64(near) * step, uint64(uint32(far - near)) * step
 
 
 def _multiply(mma: Any) -> Any:
@@ -66,7 +64,7 @@ def _multiply(mma: Any) -> Any:
         rows = cuda.local.array(16, uint32)
         columns = cuda.local.array(8, uint32)
         for i in range(4):
-            r = uint32(uint32(row + uint32(16 * i)) + uint32(lane & uint32(15)))
+            r = uint32(uint32(row + uint32(32 * i)) + uint32(lane & uint32(15)))
             at = place(r, uint32(half + uint32(lane >> uint32(4))))
             rows[4 * i], rows[4 * i + 1], rows[4 * i + 2], rows[4 * i + 3] = ptx.ldmatrix_x4(uint32(stage + at))
         for j in range(2):
@@ -87,52 +85,69 @@ def _multiply(mma: Any) -> Any:
 @specialise(*EXAMPLES)
 def tensor_tile(kind: str, activation: str | None, signed_a: bool, signed_b: bool):
     multiply = _multiply(MMA[signed_a, signed_b])
-    finished = finish_tile(kind, activation, TILE, SUMS_PITCH, THREADS)
+    finished = finish_tile(kind, activation, TILE // 4, SUMS_PITCH, THREADS)
 
-    @kernel(ARGUMENTS, threads=THREADS, needs=NEEDS)
-    def tensor_tile(a, b, rows, columns, bias, residual, out, m, n, chunks, a0, a1, b0, b1, rows0, columns0, bias1,
-                    residual1, residual2, out0, out1, out2):
+    @kernel(ARGUMENTS, threads=THREADS, blocks_per_sm=2, needs=NEEDS,
+            bars=Bars(registers=128, per_matrix=4, widest=32 if kind in BYTES else 128, conflicts=1.0))
+    def tensor_tile(a, b, rows, columns, bias, residual, out, m, n, chunks, wide, a0, a1, b0, b1, rows0, columns0,
+                    bias1, residual1, residual2, out0, out1, out2):
         memory = ptx.smem_addr(cuda.shared.array(WORDS, uint32, alignment=128))
         thread, batch = uint32(cuda.threadIdx.x), uint64(uint32(cuda.blockIdx.z))
         lane, warp = uint32(thread & uint32(31)), uint32(thread >> uint32(5))
         first_row, first_column = (uint32(uint32(cuda.blockIdx.x) * uint32(TILE)),
                                    uint32(uint32(cuda.blockIdx.y) * uint32(TILE)))
-        row, column = uint32(uint32(warp & uint32(1)) * uint32(64)), uint32(uint32(warp >> uint32(1)) * uint32(32))
-        a += batch * a0
-        b += batch * b0
+        row, column = uint32(uint32(warp & uint32(1)) * uint32(16)), uint32(uint32(warp >> uint32(1)) * uint32(32))
+        line, chunk = uint32(thread >> uint32(2)), uint32(thread & uint32(3))  # that this thread copies
+        start_a, further_a = rows_to_copy(first_row, line, m, a1)
+        start_b, further_b = rows_to_copy(first_column, line, n, b1)
+        a += batch * a0 + start_a + uint64(chunk) * uint64(CHUNK)
+        b += batch * b0 + start_b + uint64(chunk) * uint64(CHUNK)
+        to_a = uint32(memory + place(line, chunk))
+        to_b, left = uint32(to_a + uint32(TILE * ROW)), int32(chunks - chunk)
         sums = cuda.local.array(64, int32)
         for i in range(64):
             sums[i] = int32(0)
         for i in range(STAGES - 1):
-            fetch(uint32(memory + uint32(i * STAGE)), a, b, a1, b1, first_row, first_column, m, n, uint32(i * STEP),
-                  chunks, thread)
+            fetch(uint32(to_a + uint32(i * STAGE)), a + uint64(i * ROW), further_a, int32(left - int32(i * STEP)))
+            fetch(uint32(to_b + uint32(i * STAGE)), b + uint64(i * ROW), further_b, int32(left - int32(i * STEP)))
             ptx.cp_async_commit()
+        a += uint64((STAGES - 1) * ROW)
+        b += uint64((STAGES - 1) * ROW)
+        left = int32(left - int32((STAGES - 1) * STEP))
         done, stage, ahead = uint32(0), uint32(0), uint32((STAGES - 1) * STAGE)
-        while done < chunks:
+        while True:
             ptx.cp_async_wait_1()
             cuda.syncthreads()  # the stage is there for all, and nobody reads the one that is filled next
-            fetch(uint32(memory + ahead), a, b, a1, b1, first_row, first_column, m, n,
-                  uint32(done + uint32((STAGES - 1) * STEP)), chunks, thread)
+            fetch(uint32(to_a + ahead), a, further_a, left)
+            fetch(uint32(to_b + ahead), b, further_b, left)
             ptx.cp_async_commit()
+            a += uint64(ROW)
+            b += uint64(ROW)
+            left = int32(left - int32(STEP))
             multiply(uint32(memory + stage), row, column, uint32(0), lane, sums)
             multiply(uint32(memory + stage), row, column, uint32(2), lane, sums)
             stage = uint32(stage + uint32(STAGE)) if stage < uint32((STAGES - 1) * STAGE) else uint32(0)
             ahead = uint32(ahead + uint32(STAGE)) if ahead < uint32((STAGES - 1) * STAGE) else uint32(0)
             done = uint32(done + uint32(STEP))
+            if done >= chunks:
+                break
         ptx.cp_async_wait_0()
-        to = uint32(uint32(uint32(lane >> uint32(2)) * uint32(SUMS_PITCH)) + uint32(
+        to = uint32(uint32(uint32(row + uint32(lane >> uint32(2))) * uint32(SUMS_PITCH)) + uint32(
             column + uint32(uint32(lane & uint32(3)) * uint32(2))))
-        for part in range(2):
+        to = uint32(to * uint32(4))
+        part = uint32(0)
+        while part < uint32(4):
             cuda.syncthreads()
-            if row == uint32(64 * part):
-                for i in range(4):
+            for i in range(4):
+                if part == uint32(i):
                     for k in range(2):
                         for j in range(4):
-                            at = uint32(to + uint32((16 * i + 8 * k) * SUMS_PITCH + 8 * j))
+                            at = uint32(memory + uint32(to + uint32(4 * (8 * k * SUMS_PITCH + 8 * j))))
                             s = 4 * (4 * i + j) + 2 * k
-                            ptx.sts_u32x2(uint32(memory + uint32(at * uint32(4))), uint32(sums[s]), uint32(sums[s + 1]))
+                            ptx.sts_u32x2(at, uint32(sums[s]), uint32(sums[s + 1]))
             cuda.syncthreads()
-            finished(memory, uint32(64), uint32(first_row + uint32(64 * part)), first_column, m, n,
-                     rows + batch * rows0, columns + batch * columns0, bias, residual, out + batch * out0, bias1,
+            finished(memory, uint32(32), uint32(first_row + uint32(part * uint32(32))), first_column, m, n,
+                     rows + batch * rows0, columns + batch * columns0, bias, residual, out + batch * out0, wide, bias1,
                      residual1, residual2, out1, out2)
+            part = uint32(part + uint32(1))
     return tensor_tile

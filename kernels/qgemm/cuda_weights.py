@@ -1,4 +1,4 @@
-"""Rows of float32 times weights of 8 or 4 bits in CUDA: no more bytes from memory than the weights have.
+"""Rows of float32 times weights of 8 or 4 bits in CUDA; for few rows, no more bytes from memory than the weights have.
 
     out[i, j] = activation(sum_g scale[j, g] · sum_p x[i, p] · (v[j, p] - zero[j, g]) + bias[j]) + residual[i, j]
 
@@ -8,7 +8,8 @@
 
 A warp takes a column and up to 4 rows, a lane every 32nd chunk: one load of 128 bits. v becomes a float by the bits of
 2^23 + v, and loses the zero point in one exact subtraction, so that x · v of an infinite x is what it should be. Lanes
-are summed in one fixed order. For few rows; with many, each four read the weights again, from the L2 cache.
+are summed in one fixed order. Each four rows read the weights again: for more than 16, scale · (v - zero) goes to
+scratch memory, once, and from there into the product of floats.
 """
 from __future__ import annotations
 
@@ -19,10 +20,11 @@ import numpy as np
 from tilewright.core import arrays
 from tilewright.core.quantized import QuantizedMatrix
 from tilewright.core.registry import Call
+from tilewright.kernels.gemm.cuda import Product, product
 from tilewright.kernels.ptx import intrinsics as ptx
 from tilewright.kernels.ptx import warp
 from tilewright.kernels.ptx.cuda import cuda, float32, inline, uint32, uint64
-from tilewright.kernels.ptx.launch import blocks, kernel, specialise
+from tilewright.kernels.ptx.launch import blocks, kernel, scratch, specialise
 
 from .cuda_finish import activation
 from .cuda_operands import CHUNK
@@ -31,6 +33,7 @@ from .cuda_sides import kept, steps
 THREADS = 256
 COLUMNS = 8  # of a block, a warp each
 ROWS = 4
+FEW = 16  # rows; with more, weights become float32 first
 FLOAT_BITS = 0x4B000000  # of 2^23, whose last bit counts 1
 
 
@@ -130,6 +133,40 @@ def weighted(bits: int, name: str | None):
     return weighted
 
 
+@specialise((8, True), (4, False))
+def dequantized(bits: int, whole: bool):
+    """out[j, p] = scale · (v - zero), a thread for four v. whole: a group has 4 n of them, and so has k"""
+    load, mask = ptx.ldg_u32 if bits == 8 else ptx.ldg_u16, uint32((1 << bits) - 1)
+
+    @inline
+    def weight(word, at, lowest, scale):
+        v = ptx.bits_f32(uint32(uint32(uint32(word >> uint32(at * bits)) & mask) | uint32(FLOAT_BITS)))
+        return ptx.mul_rn(v - lowest, scale)
+
+    @kernel("r values, r factors, w out, u32 n, u32 k, u32 group, u32 groups, u32 each", threads=THREADS)
+    def dequantized(values, factors, out, n, k, group, groups, each):
+        """each: fours of a group, as they are filled up"""
+        i, column = (uint32(uint32(uint32(cuda.blockIdx.y) * uint32(THREADS)) + uint32(cuda.threadIdx.x)),
+                     uint64(uint32(cuda.blockIdx.x)))
+        if i < uint32(groups * each):
+            g = uint32(i // each)
+            p = uint32(uint32(g * group) + uint32(uint32(i - uint32(g * each)) * uint32(4)))
+            limit = min(k, uint32(uint32(g + uint32(1)) * group))
+            scale, lowest = ptx.ldg_f32x2(factors + (column * uint64(groups) + uint64(g)) * uint64(8))
+            word = uint32(load(values + (column * uint64(groups) * uint64(each) + uint64(i)) * uint64(bits // 2)))
+            a, b, c, d = (weight(word, 0, lowest, scale), weight(word, 1, lowest, scale),
+                          weight(word, 2, lowest, scale), weight(word, 3, lowest, scale))
+            out += (column * uint64(k) + uint64(p)) * uint64(4)
+            if whole:
+                if p < limit:
+                    ptx.stg_f32x4(out, a, b, c, d)
+            else:
+                for at in range(4):
+                    if uint32(p + uint32(at)) < limit:
+                        ptx.stg_f32(out + uint64(4 * at), (a, b, c, d)[at])
+    return dequantized
+
+
 # ---- from Python
 
 def _scheme(w: QuantizedMatrix) -> tuple[int, int, int]:
@@ -162,6 +199,13 @@ def multiply(call: Call, out: np.ndarray) -> None:
     group, groups, each = _scheme(w)
     values, factors = kept(w, "cuda", _form)
     (m, n), k = out.shape, x.shape[1]
+    if m > FEW:
+        whole = scratch((n, k), np.float32)
+        fours = 2 * CHUNK // w.bits * each  # of a group
+        dequantized(w.bits, k % 4 == 0 and group % 4 == 0).launch(
+            (n, blocks(groups * fours, THREADS)), values, factors, whole, n, k, group, groups, fours)
+        product(Product(x, whole.T, out, residual, bias, activation=call.attrs["activation"]))
+        return
     vectors = k > 0 and x.strides[1] == 4 and group % 4 == 0 and (arrays.address(x) | x.strides[0]) % CHUNK == 0
     weighted(w.bits, call.attrs["activation"]).launch(
         (blocks(n, COLUMNS), blocks(m, ROWS)), x, values, factors, bias, residual, out, m, n, k, group, groups, each,

@@ -66,11 +66,30 @@ def _convert(one: Any, four: Any, lanes: int) -> Any:
                  zero_at(zeros, uint64(b * uint64(3)), zero))
             four(x, y, s, z, low, high)
         else:
-            for i in range(left):
+            i = uint32(0)
+            while True:
                 at = uint64(i)
                 one(x + at * uint64(x2), y + at * uint64(y2), scale_at(scales, at * a, scale),
                     zero_at(zeros, at * b, zero), low, high)
+                i = uint32(i + uint32(1))
+                if i == left:
+                    break
     return several
+
+
+def _elementwise(one: Any, four: Any, lanes: int):
+    convert = _convert(one, four, lanes)
+
+    @kernel(f"r x, r scales, r zeros, w y, f32 scale, i32 zero, i32 low, i32 high, {SIGNATURE}", threads=THREADS)
+    def linear(x, scales, zeros, y, scale, zero, low, high, n, rows, columns, x0, x1, x2, s0, s1, s2, z0, z1, z2, y0,
+               y1, y2):
+        i = thread_number()
+        if i < n:
+            plane, row, column, left = located(i, rows, columns, lanes)
+            convert(x + offset(plane, row, column, x0, x1, x2), y + offset(plane, row, column, y0, y1, y2),
+                    scales + offset(plane, row, column, s0, s1, s2), zeros + offset(plane, row, column, z0, z1, z2),
+                    left, s2, z2, x2, y2, scale, zero, low, high)
+    return linear
 
 
 @specialise(*((dtype, lanes) for dtype in INTEGERS for lanes in LANES))
@@ -87,18 +106,7 @@ def quantize(dtype: str, lanes: int):
         a, b, c, d = ptx.ldg_f32x4(x)
         put(y, quantized(a, s[0], z[0], low, high), quantized(b, s[1], z[1], low, high),
             quantized(c, s[2], z[2], low, high), quantized(d, s[3], z[3], low, high))
-    convert = _convert(one, four, lanes)
-
-    @kernel(f"r x, r scales, r zeros, w y, f32 scale, i32 zero, i32 low, i32 high, {SIGNATURE}", threads=THREADS)
-    def quantize(x, scales, zeros, y, scale, zero, low, high, n, rows, columns, x0, x1, x2, s0, s1, s2, z0, z1, z2,
-                 y0, y1, y2):
-        i = thread_number()
-        if i < n:
-            plane, row, column, left = located(i, rows, columns, lanes)
-            convert(x + offset(plane, row, column, x0, x1, x2), y + offset(plane, row, column, y0, y1, y2),
-                    scales + offset(plane, row, column, s0, s1, s2), zeros + offset(plane, row, column, z0, z1, z2),
-                    left, s2, z2, x2, y2, scale, zero, low, high)
-    return quantize
+    return _elementwise(one, four, lanes)
 
 
 @specialise(*((dtype, lanes) for dtype in DEQUANTIZED for lanes in LANES))
@@ -114,18 +122,7 @@ def dequantize(dtype: str, lanes: int):
         a, b, c, d = get(x)
         ptx.stg_f32x4(y, dequantized(a, s[0], z[0]), dequantized(b, s[1], z[1]), dequantized(c, s[2], z[2]),
                       dequantized(d, s[3], z[3]))
-    convert = _convert(one, four, lanes)
-
-    @kernel(f"r x, r scales, r zeros, w y, f32 scale, i32 zero, i32 low, i32 high, {SIGNATURE}", threads=THREADS)
-    def dequantize(x, scales, zeros, y, scale, zero, low, high, n, rows, columns, x0, x1, x2, s0, s1, s2, z0, z1, z2,
-                   y0, y1, y2):
-        i = thread_number()
-        if i < n:
-            plane, row, column, left = located(i, rows, columns, lanes)
-            convert(x + offset(plane, row, column, x0, x1, x2), y + offset(plane, row, column, y0, y1, y2),
-                    scales + offset(plane, row, column, s0, s1, s2), zeros + offset(plane, row, column, z0, z1, z2),
-                    left, s2, z2, x2, y2, scale, zero, low, high)
-    return dequantize
+    return _elementwise(one, four, lanes)
 
 
 # ---- the range of x
@@ -150,21 +147,24 @@ def extent(lanes: int):
             if left >= uint32(4):
                 a, b, c, d = ptx.ldg_f32x4(x)
                 return (wider(wider(wider(wider(high, a), b), c), d), wider(wider(wider(wider(low, -a), -b), -c), -d))
-            for i in range(left):
+            i = uint32(0)
+            while True:
                 v = ptx.ldg_f32(x + uint64(i) * uint64(4))
                 high, low = wider(high, v), wider(low, -v)
-            return high, low
+                i = uint32(i + uint32(1))
+                if i == left:
+                    return high, low
 
     @kernel("r x, w ends, u32 n, u32 rows, u32 columns, i64 x0, i64 x1, i64 x2", threads=THREADS)
     def extent(x, ends, n, rows, columns, x0, x1, x2):
-        part = cuda.shared.array(32, float32)
+        part, other = cuda.shared.array(32, float32), cuda.shared.array(32, float32)
         high, low = float32(0), float32(0)
         i = thread_number()
         while i < n:
             plane, row, column, left = located(i, rows, columns, lanes)
             high, low = add(x + offset(plane, row, column, x0, x1, x2), left, x2, high, low)
             i = uint32(i + uint32(uint32(cuda.gridDim.x) * uint32(THREADS)))
-        high, low = warp.block_max(high, part, float32(0)), warp.block_max(low, part, float32(0))
+        high, low = warp.block_max(high, part, float32(0)), warp.block_max(low, other, float32(0))
         if uint32(cuda.threadIdx.x) == uint32(0):
             ptx.stg_f32x2(ends + uint64(uint32(cuda.blockIdx.x)) * uint64(8), high, low)
     return extent
@@ -192,14 +192,14 @@ def dynamic(lanes: int):
     @kernel("r x, r ends, w y, w y_scale, w y_zero, u32 count, u32 n, u32 rows, u32 columns, i64 x0, i64 x1, i64 x2, "
             "i64 y0, i64 y1, i64 y2", threads=THREADS)
     def dynamic(x, ends, y, y_scale, y_zero, count, n, rows, columns, x0, x1, x2, y0, y1, y2):
-        part = cuda.shared.array(32, float32)
+        part, other = cuda.shared.array(32, float32), cuda.shared.array(32, float32)
         high, low = float32(0), float32(0)
         j = uint32(cuda.threadIdx.x)
         while j < count:
             a, b = ptx.ldg_f32x2(ends + uint64(j) * uint64(8))
             high, low = wider(high, a), wider(low, b)
             j = uint32(j + uint32(THREADS))
-        high, low = warp.block_max(high, part, float32(0)), warp.block_max(low, part, float32(0))
+        high, low = warp.block_max(high, part, float32(0)), warp.block_max(low, other, float32(0))
         scale = ptx.div_rn(ptx.add_rn(high, low), float32(255))
         scale = scale if scale != float32(0) else float32(1)
         good = scale < float32(np.inf)

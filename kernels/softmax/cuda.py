@@ -28,12 +28,13 @@ def softmax(dtype: str, layout: str, size: str) -> launch.Kernel:
     @kernel(f"r x, w y, {rows.COUNTS}, {rows.steps('x', 'y')}", threads=rows.threads_of(size))
     def softmax(x, y, count, rows, n, x0, x1, x2, y0, y1, y2):
         row, lane = number(), lane_of()
-        part, v = cuda.shared.array(32, number_type), cuda.local.array(items, number_type)
+        part, other = cuda.shared.array(32, number_type), cuda.shared.array(32, number_type)
+        v = cuda.local.array(items, number_type)
         if row < count:
             x += place(row, rows, x0, x1)
             y += place(row, rows, y0, y1)
             top = maximum(v, x, lane, n, x2, part)
-            scale = recip(exponentials(v, x, lane, n, x2, top, part))
+            scale = recip(exponentials(v, x, lane, n, x2, top, other))
             first = uint32(0)
             while first < end(n):
                 if not held:
@@ -56,12 +57,13 @@ def log_softmax(dtype: str, layout: str, size: str) -> launch.Kernel:
     @kernel(f"r x, w y, {rows.COUNTS}, {rows.steps('x', 'y')}", threads=rows.threads_of(size))
     def log_softmax(x, y, count, rows, n, x0, x1, x2, y0, y1, y2):
         row, lane = number(), lane_of()
-        part, v = cuda.shared.array(32, number_type), cuda.local.array(items, number_type)
+        part, other = cuda.shared.array(32, number_type), cuda.shared.array(32, number_type)
+        v = cuda.local.array(items, number_type)
         if row < count:
             x += place(row, rows, x0, x1)
             y += place(row, rows, y0, y1)
             top = maximum(v, x, lane, n, x2, part)
-            log_sum = log_from_one(exponentials(v, x, lane, n, x2, top, part))
+            log_sum = log_from_one(exponentials(v, x, lane, n, x2, top, other))
             first = uint32(0)
             while first < end(n):
                 if not held:
