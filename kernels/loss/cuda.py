@@ -19,6 +19,7 @@ from tilewright.kernels.ptx.warp import block_sum
 from tilewright.kernels.softmax.cuda_rows import row_functions
 
 THREADS = 1024  # of the one block that sums over all rows
+ALL_WARPS = "each lane of a warp finds a warp's sum: there are as many warps as lanes"
 
 
 @inline
@@ -33,7 +34,7 @@ def cross_entropy(dtype: str, layout: str, size: str) -> launch.Kernel:
     t, maximum, exponentials = row_functions(dtype, layout, size, keep=True)
     log_from_one, load, store = vmath.functions(real).log_from_one, maps.LOAD[real], maps.STORE[real]
     items, held, piece, read, end, index, team_sum = t.items, t.held, t.piece, t.read, t.end, t.index, t.sum
-    number, lane_of, place, number_type = t.number, t.lane, rows.place, t.real
+    number, inside, lane_of, place, number_type = t.number, t.inside, t.lane, rows.place, t.real
     zero, one, low, nan = real(0), real(1), real(-np.inf), real(np.nan)
 
     @inline
@@ -55,7 +56,7 @@ def cross_entropy(dtype: str, layout: str, size: str) -> launch.Kernel:
         row, lane = number(), lane_of()
         part, other = cuda.shared.array(32, number_type), cuda.shared.array(32, number_type)
         v = cuda.local.array(items, number_type)
-        if row < count:
+        if inside(row, count):
             label, loss = label_of(labels, row, labels_step), zero
             if label != ignore:
                 x += place(row, rows, x0, x1)
@@ -78,16 +79,17 @@ def cross_entropy_backward(dtype: str, layout: str, size: str) -> launch.Kernel:
     m, load = vmath.functions(real), maps.LOAD[real]
     exp, recip, zero, low, nan = m.exp, m.recip, real(0), real(-np.inf), real(np.nan)
     items, held, piece, read, write, end, index = t.items, t.held, t.piece, t.read, t.write, t.end, t.index
-    number, lane_of, place, number_type = t.number, t.lane, rows.place, t.real
+    number, inside, lane_of, place, number_type = t.number, t.inside, t.lane, rows.place, t.real
 
     @kernel(f"r x, w dx, r dloss, r labels, r counted, i64 dloss_step, i64 labels_step, i64 ignore, {f} spread, "
-            f"{f} rest, {rows.COUNTS}, {rows.steps('x', 'y')}", threads=rows.threads_of(size))
+            f"{f} rest, {rows.COUNTS}, {rows.steps('x', 'y')}", threads=rows.threads_of(size), harmless={
+                "guard: top = maximum(v, x, lane, n, x2, part)": "reads a row that does not count, and 0 is written"})
     def cross_entropy_backward(x, dx, dloss, labels, counted, dloss_step, labels_step, ignore, spread, rest,
                                count, rows, n, x0, x1, x2, y0, y1, y2):
         row, lane = number(), lane_of()
         part, other = cuda.shared.array(32, number_type), cuda.shared.array(32, number_type)
         v = cuda.local.array(items, number_type)
-        if row < count:
+        if inside(row, count):
             x += place(row, rows, x0, x1)
             dx += place(row, rows, y0, y1)
             label, top, inverse = label_of(labels, row, labels_step), zero, zero
@@ -126,7 +128,9 @@ def over_rows(dtype: str) -> launch.Kernel:
     number_type, zero, size = rows.NUMBA[real], real(0), np.dtype(real).itemsize
     load, store = maps.LOAD[real], maps.STORE[real]
 
-    @kernel("r losses, r labels, w total, w mean, w counted, i64 labels_step, i64 ignore, u32 count", threads=THREADS)
+    @kernel("r losses, r labels, w total, w mean, w counted, i64 labels_step, i64 ignore, u32 count", threads=THREADS,
+            harmless=dict.fromkeys(("guard 2: own = block_sum(own, part, zero)",
+                                    "guard 2: rows = number_type(block_sum(used, many, int64(0)))"), ALL_WARPS))
     def over_rows(losses, labels, total, mean, counted, labels_step, ignore, count):
         part, many = cuda.shared.array(32, number_type), cuda.shared.array(32, int64)
         own, used, i = zero, int64(0), uint32(cuda.threadIdx.x)

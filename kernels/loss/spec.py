@@ -16,7 +16,7 @@ from tilewright.core import arrays, sampling
 from tilewright.core.checking import eps, tiny
 from tilewright.core.errors import ArgumentError, ShapeError
 from tilewright.core.registry import FLOATS, Call, Case, Spec
-from tilewright.kernels.softmax.spec import log_softmax
+from tilewright.kernels.softmax.spec import VECTORS, log_softmax
 
 REDUCTIONS = ("none", "mean", "sum")  # position = the code in the C library
 DEFAULTS = {"reduction": "mean", "ignore_index": -100, "label_smoothing": 0.0}
@@ -160,6 +160,12 @@ def _cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
                    f"no rows {reduction}")
         yield Case((sampling.normal(rng, (300, 10), dtype, scale=30.0), rng.integers(0, 10, 300).astype(np.int32)),
                    {"reduction": reduction}, f"wide range {reduction}")
+    for classes in (*VECTORS, 4099):
+        for smoothing in (0.1, 0.0):
+            logits = sampling.normal(rng, (2, classes), dtype, scale=4.0)
+            logits[:, 0] = -np.inf if smoothing == 0 else 0
+            yield Case((logits, np.array([classes - 1, -100])), {"reduction": "mean", "label_smoothing": smoothing},
+                       f"2x{classes} smoothing {smoothing}")
     far = sampling.normal(rng, (4, 9), dtype)
     far[1, 3], far[2, 2] = -np.inf, np.nan
     yield Case((far, np.array([1, 2, 3, 4])), {"reduction": "none"}, "NaN and infinity")

@@ -26,10 +26,18 @@ TEAMS = 512  # blocks that share the rows: each leaves sums, and too few would l
 COLUMNS, ACROSS = 32, 32  # a block of column sums: columns, and threads that share the rows
 
 
-@inline
-def given(address, n):
-    """How much of a parameter is to be read: nothing where it has no address, and it becomes what it is filled with"""
-    return n if address != uint64(0) else uint32(0)
+def parameter_of(t: Any) -> Any:
+    """read for a parameter as long as a row; where it has no address, it becomes what it is filled with."""
+    items, read = t.items, t.read
+
+    @inline
+    def parameter(v, address, first, lane, n, step, fill):
+        if address != uint64(0):
+            read(v, address, first, lane, n, step, fill)
+        else:
+            for k in range(items):
+                v[k] = fill
+    return parameter
 
 
 def moments_of(t: Any, real: Any, centre: bool) -> Any:
@@ -70,7 +78,8 @@ def _forward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel:
     real, f = rows.REAL[dtype], maps.NUMBER[rows.REAL[dtype]]
     t, zero, one = rows.team(real, layout, size), real(0), real(1)
     items, held, piece, read, write, end = t.items, t.held, t.piece, t.read, t.write, t.end
-    number, lane_of, place, number_type, moments = t.number, t.lane, rows.place, t.real, moments_of(t, real, centre)
+    number, inside, lane_of, place, number_type = t.number, t.inside, t.lane, rows.place, t.real
+    moments, parameter = moments_of(t, real, centre), parameter_of(t)
 
     @kernel(f"r x, w y, r weight, r bias, i64 weight_step, i64 bias_step, {f} share, {f} eps, "
             f"{rows.COUNTS}, {rows.steps('x', 'y')}", threads=rows.threads_of(size))
@@ -79,7 +88,7 @@ def _forward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel:
         part, other = cuda.shared.array(32, number_type), cuda.shared.array(32, number_type)
         v = cuda.local.array(items, number_type)
         w, b = cuda.local.array(items, number_type), cuda.local.array(items, number_type)
-        if row < count:
+        if inside(row, count):
             x += place(row, rows, x0, x1)
             y += place(row, rows, y0, y1)
             mean, scale = moments(v, x, lane, n, x2, share, eps, part, other)
@@ -87,8 +96,8 @@ def _forward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel:
             while first < end(n):
                 if not held:
                     read(v, x, first, lane, n, x2, zero)
-                read(w, weight, first, lane, given(weight, n), weight_step, one)
-                read(b, bias, first, lane, given(bias, n), bias_step, zero)
+                parameter(w, weight, first, lane, n, weight_step, one)
+                parameter(b, bias, first, lane, n, bias_step, zero)
                 for k in range(items):
                     v[k] = cuda.fma((v[k] - mean) * scale, w[k], b[k])
                 write(v, y, first, lane, n, y2)
@@ -114,7 +123,8 @@ def _backward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel
     real, f = rows.REAL[dtype], maps.NUMBER[rows.REAL[dtype]]
     t, zero, one, itemsize = rows.team(real, layout, size), real(0), real(1), np.dtype(real).itemsize
     items, held, piece, read, write, end, team_sum = t.items, t.held, t.piece, t.read, t.write, t.end, t.sum
-    number, lane_of, place, number_type, moments = t.number, t.lane, rows.place, t.real, moments_of(t, real, centre)
+    number, inside, lane_of, place, number_type = t.number, t.inside, t.lane, rows.place, t.real
+    moments, parameter = moments_of(t, real, centre), parameter_of(t)
 
     @inline
     def add_to(sums, at, first, lane, n, begun):
@@ -140,11 +150,11 @@ def _backward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel
         dweight += uint64(team) * uint64(n) * uint64(itemsize)
         dbias += uint64(team) * uint64(n) * uint64(itemsize)
         begun = uint32(0)
-        if row < last:
+        if inside(row, last):
             for k in range(items):
                 dw[k], db[k] = zero, zero
             if held:
-                read(w, weight, uint32(0), lane, given(weight, n), weight_step, one)
+                parameter(w, weight, uint32(0), lane, n, weight_step, one)
             while row < last:
                 x_row, dy_row = x + place(row, rows, x0, x1), dy + place(row, rows, d0, d1)
                 dx_row = dx + place(row, rows, y0, y1)
@@ -156,7 +166,7 @@ def _backward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel
                     if not held:
                         read(v, x_row, first, lane, n, x2, zero)
                         read(d, dy_row, first, lane, n, d2, zero)
-                        read(w, weight, first, lane, given(weight, n), weight_step, one)
+                        parameter(w, weight, first, lane, n, weight_step, one)
                         for k in range(items):
                             dw[k], db[k] = zero, zero
                     for k in range(items):
@@ -179,7 +189,7 @@ def _backward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel
                     if not held:
                         read(v, x_row, first, lane, n, x2, zero)
                         read(d, dy_row, first, lane, n, d2, zero)
-                        read(w, weight, first, lane, given(weight, n), weight_step, one)
+                        parameter(w, weight, first, lane, n, weight_step, one)
                     for k in range(items):
                         v[k] = (d[k] * w[k] - mean_g - (v[k] - mean) * scale * mean_gy) * scale
                     write(v, dx_row, first, lane, n, y2)

@@ -89,7 +89,7 @@ def access(real: Any, layout: str, arrays: int) -> tuple:
     """locate, read and write, as device functions, and the lanes of an access.
 
     locate(row, block, step) -> (first element of this thread's access, how many of its elements there are)
-    read(v, row, which, i, count): `count` elements of array number `which` from element i on into v; write from it
+    read(v, row, which, i, count): `count` elements, at least one, of array `which` from i on into v; write from v
     """
     lanes, size = rows.lanes_of(real, "vector") if layout == "flat" else 1, np.dtype(real).itemsize
     load, store, offset = maps.LOAD[real], maps.STORE[real], maps.offset
@@ -109,7 +109,8 @@ def access(real: Any, layout: str, arrays: int) -> tuple:
             if count == uint32(lanes):
                 get(v, 0, at)
             else:
-                for k in range(lanes):
+                v[0] = load(at)
+                for k in range(1, lanes):
                     v[k] = load(at + uint64(k * size)) if uint32(k) < count else real(0)
 
         @inline
@@ -118,7 +119,8 @@ def access(real: Any, layout: str, arrays: int) -> tuple:
             if count == uint32(lanes):
                 put(v, 0, at)
             else:
-                for k in range(lanes):
+                store(at, v[0])
+                for k in range(1, lanes):
                     if uint32(k) < count:
                         store(at + uint64(k * size), v[k])
     else:
@@ -138,6 +140,15 @@ def access(real: Any, layout: str, arrays: int) -> tuple:
     return locate, read, write, lanes, WORD * (FIXED[layout] + EACH[layout] * arrays)
 
 
+def harmless(layout: str, lanes: int, *accesses: str) -> dict[str, str]:
+    """What these accesses would be right without."""
+    found = {"guard: row = own_row(table, count, width, block)":
+             "a table of one row is searched too: that row has the first block"}
+    each = lanes + 1  # guards of an access: all at once or not, and one for each element but the first
+    return found | {f"guard {each * j + 2}: {line}": "whole vectors are accessed element by element too"
+                    for line in accesses for j in range(STEPS) if layout == "flat"}
+
+
 @specialise(*((name, *rest) for name in FUNCTIONS for rest in LAYOUTS))
 def step(name: str, dtype: str, layout: str) -> launch.Kernel:
     """Update every element of every parameter; nothing to do where clipping's factor is 1."""
@@ -146,7 +157,9 @@ def step(name: str, dtype: str, layout: str) -> launch.Kernel:
     locate, read, write, lanes, width = access(real, layout, arrays)
     load, number_type, size, one = maps.LOAD[real], rows.NUMBA[real], np.dtype(real).itemsize, real(1)
 
-    @kernel("r table, r constants, u32 count", threads=THREADS)
+    @kernel("r table, r constants, u32 count", threads=THREADS, harmless=harmless(
+        layout, lanes, *(f"read({x}, row, {i}, i, many)" for i, x in enumerate("pgab")),
+        *(f"write({x}, row, {i}, i, many)" for i, x in ((0, "p"), (2, "a"), (3, "b")))))
     def step(table, constants, count):
         block = uint32(cuda.blockIdx.x)
         row = own_row(table, count, width, block)
@@ -183,7 +196,8 @@ def squares(dtype: str, layout: str) -> launch.Kernel:
     locate, read, _, lanes, width = access(real, layout, 1)
     number_type = rows.NUMBA[real]
 
-    @kernel("r table, w parts, u32 count", threads=THREADS, bars=Bars(double=True))
+    @kernel("r table, w parts, u32 count", threads=THREADS, bars=Bars(double=True),
+            harmless=harmless(layout, lanes, "read(v, row, 0, i, many)"))
     def squares(table, parts, count):
         block = uint32(cuda.blockIdx.x)
         row = own_row(table, count, width, block)

@@ -197,7 +197,8 @@ def _parameters(op: str, rng: np.random.Generator, dtype: str, shapes: list[tupl
 
 
 SHAPES: list[list[tuple[int, ...]]] = [
-    [(n,) for n in range(40)], [(63,), (64, 65), (129,)], [(1000,), (3, 0), (), (17, 31)], [(5000, 7)]]
+    [(n,) for n in range(40)], [(63,), (64, 65), (129,)], [(1000,), (3, 0), (), (17, 31)], [(5000, 7)],
+    [(523,), (1037,), (1549,), (2061,), (3089,)]]  # one element behind any number of vectors
 
 
 def _cases(op: str) -> Callable[[np.random.Generator, str], Iterator[Case]]:
@@ -215,8 +216,9 @@ def _cases(op: str) -> Callable[[np.random.Generator, str], Iterator[Case]]:
             for layout in sampling.LAYOUTS:
                 yield Case(tuple(_parameters(op, rng, dtype, [(9, 17), (33,)], layout)), attrs, f"{layout} {attrs}")
         if op == "sgd_step":
-            params, grads, _ = _parameters(op, rng, dtype, [(33,), (4, 5)])
-            yield Case((params, grads, None), {"lr": 0.1, "weight_decay": 0.1}, "no buffers")
+            for layout in sampling.LAYOUTS:
+                params, grads, _ = _parameters(op, rng, dtype, SHAPES[-1] if layout == "c" else [(33,), (4, 5)], layout)
+                yield Case((params, grads, None), {"lr": 0.1, "weight_decay": 0.1}, f"no buffers {layout}")
     return cases
 
 

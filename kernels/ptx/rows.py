@@ -1,6 +1,7 @@
 """Rows of arrays: a team of threads takes one, and holds its numbers in registers where they fit.
 
-    t = team(np.float32, "vector", "warp")     t.number(), t.lane(), t.read, t.write, t.sum, t.max: device functions
+    t = team(np.float32, "vector", "warp")     t.number(), t.inside(number, count), t.lane(), t.read, t.write, t.sum,
+                                               t.max: device functions
     run(softmax, x, out)                       host side: the specialisation for these arrays, and its launch
 
     size     threads of a row      numbers of a thread, float32 / float64      rows up to
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -38,8 +40,7 @@ NUMBA = {np.float32: float32, np.float64: float64}
 LEAST = 128  # threads of a block
 SIZES = {"warp": (32, 32), "block": (128, 32), "wide": (256, 64), "long": (256, 64)}  # threads, bytes of a thread
 LAYOUTS = ("vector", "scalar")
-EXAMPLES = [("float32", "vector", "warp"), ("float32", "vector", "wide"), ("float32", "scalar", "long"),
-            ("float64", "vector", "wide")]
+EXAMPLES = list(product(REAL, LAYOUTS, SIZES))
 # of every kernel of rows: how many, how many of a plane, how long, and the steps of each array
 COUNTS = "u32 count, u32 rows, u32 n"
 
@@ -74,7 +75,8 @@ def team(real: Any, layout: str, size: str) -> SimpleNamespace:
     itemsize = np.dtype(real).itemsize
     items, lanes = numbers // itemsize, lanes_of(real, layout)
     held, piece, ahead = size != "long", threads * items, threads * lanes
-    read, write = (_vectors if layout == "vector" else _scalars)(real, items, ahead)
+    sure = _longest(size) // itemsize // ahead if held else 0
+    read, write = (_vectors if layout == "vector" else _scalars)(real, items, ahead, sure)
 
     @inline
     def end(n):
@@ -97,6 +99,9 @@ def team(real: Any, layout: str, size: str) -> SimpleNamespace:
         def total(x, part):
             return warp.warp_sum(x)
 
+        def inside(row, count):
+            return row < count
+
         def largest(x, part):
             return warp.warp_max(x)
     else:
@@ -111,16 +116,26 @@ def team(real: Any, layout: str, size: str) -> SimpleNamespace:
         def total(x, part):
             return warp.block_sum(x, part, zero)
 
+        def inside(row, count):
+            return True
+
         def largest(x, part):
             return warp.block_max(x, part, low)
 
     return SimpleNamespace(real=NUMBA[real], items=items, piece=piece, held=held, end=end, index=index,
-                           read=read, write=write, lane=inline(lane), number=inline(number), sum=inline(total),
-                           max=inline(largest))
+                           read=read, write=write, lane=inline(lane), number=inline(number), inside=inline(inside),
+                           sum=inline(total), max=inline(largest))
 
 
-def _scalars(real: Any, items: int, ahead: int) -> tuple[Any, Any]:
-    """read and write for any step"""
+def _longest(size: str) -> int:
+    """Bytes that the next smaller size holds: rows of this one are longer."""
+    order = list(SIZES)
+    threads, numbers = SIZES[order[order.index(size) - 1]] if size != order[0] else (0, 0)
+    return threads * numbers
+
+
+def _scalars(real: Any, items: int, ahead: int, sure: int) -> tuple[Any, Any]:
+    """read and write for any step; the first `sure` accesses of a thread are within every row"""
     load, store = LOAD[real], STORE[real]
 
     @inline
@@ -128,19 +143,19 @@ def _scalars(real: Any, items: int, ahead: int) -> tuple[Any, Any]:
         """A piece of the row at x into v; beyond the row, fill"""
         for k in range(items):
             i = uint32(uint32(first + lane) + uint32(uint32(k) * uint32(ahead)))
-            v[k] = load(x + uint64(int64(i) * step)) if i < n else fill
+            v[k] = load(x + uint64(int64(i) * step)) if k < sure or i < n else fill
 
     @inline
     def write(v, y, first, lane, n, step):
         """A piece of the row at y from v"""
         for k in range(items):
             i = uint32(uint32(first + lane) + uint32(uint32(k) * uint32(ahead)))
-            if i < n:
+            if k < sure or i < n:
                 store(y + uint64(int64(i) * step), v[k])
     return read, write
 
 
-def _vectors(real: Any, items: int, ahead: int) -> tuple[Any, Any]:
+def _vectors(real: Any, items: int, ahead: int, sure: int) -> tuple[Any, Any]:
     """read and write for rows at multiples of 16 bytes, whose lengths are too"""
     get, put = (get_f32, put_f32) if real is np.float32 else (get_f64, put_f64)
     lanes = lanes_of(real, "vector")
@@ -150,7 +165,7 @@ def _vectors(real: Any, items: int, ahead: int) -> tuple[Any, Any]:
     def read(v, x, first, lane, n, step, fill):
         for j in range(items // lanes):
             i = uint32(uint32(first + uint32(lane * uint32(lanes))) + uint32(uint32(j) * uint32(ahead)))
-            if i < n:
+            if j < sure or i < n:
                 get(v, j * lanes, x + uint64(i) * uint64(size))
             else:
                 for k in range(lanes):
@@ -160,7 +175,7 @@ def _vectors(real: Any, items: int, ahead: int) -> tuple[Any, Any]:
     def write(v, y, first, lane, n, step):
         for j in range(items // lanes):
             i = uint32(uint32(first + uint32(lane * uint32(lanes))) + uint32(uint32(j) * uint32(ahead)))
-            if i < n:
+            if j < sure or i < n:
                 put(v, j * lanes, y + uint64(i) * uint64(size))
     return read, write
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from tilewright import emulate
 from tilewright.core import arrays, device, dispatch, registry
-from tilewright.core.registry import Case
+from tilewright.core.registry import FLOATS, Case
 
 from . import arithmetic
 from .emulated import Emulated
@@ -33,7 +33,7 @@ class Sample:
     """One call that launches some kernels. `run` makes it; `launches`: a kernel's name, its blocks and numbers."""
 
     op: str
-    row: registry.Kernel | None  # None: a call of arithmetic.py
+    row: registry.Kernel | None  # None: a call that gives what it computed and, exactly, what it should have
     case: Case | None
     run: Callable[[], Any]
     launches: tuple[tuple[str, tuple[int, int, int], tuple], ...]
@@ -95,6 +95,7 @@ def calls() -> Iterator[Sample]:
                     yield Sample(op, row, case, partial(_run, spec, row, case), tuple(recorder.launches), recorder.cc)
     for recorder in recorders:
         yield from _own(recorder)
+        yield from _unknown_labels(recorder)
 
 
 def _run(spec: registry.Spec, row: registry.Kernel, case: Case) -> tuple[np.ndarray, ...]:
@@ -155,6 +156,29 @@ def _arithmetic(name: str, dtype: str, shape: tuple[int, ...], step: int) -> tup
     inputs = (x, y) if name == "add" else (x,)
     getattr(arithmetic, name)(*inputs, out)
     return out, x + y if name == "add" else x
+
+
+def _unknown_labels(recorder: Recorder) -> Iterator[Sample]:
+    """Of labels out of range, which no host looks at on a device: for rows of every size, in vectors and without."""
+    for op, dtype, n in product(("cross_entropy", "cross_entropy_backward"), FLOATS,
+                                (7, 8, 511, 512, 2047, 2048, 4099, 4100)):
+        run = partial(_labelled, op, dtype, n)
+        recorder.launches.clear()
+        with device.using(recorder):
+            run()
+        yield Sample(op, None, None, run, tuple(recorder.launches), recorder.cc)
+
+
+def _labelled(op: str, dtype: str, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """What a call gives for labels above the range, below it, far from it, and to be ignored; and what it should."""
+    here, labels = device.current(), np.array([n, -1, 1 << 40, -100])
+    logits = here.upload(np.random.default_rng(SEED).standard_normal((len(labels), n)).astype(dtype))
+    dloss = (here.upload(np.ones(len(labels), dtype)),) * op.endswith("backward")
+    call = registry.spec(op).prepare((*dloss, logits, here.upload(labels)), {"reduction": "none"})
+    (shape, kind), = call.outputs
+    out = np.full(shape, 90, kind)
+    dispatch.run(next(registry.variants(op, "cuda")), call, (out,))
+    return out, np.broadcast_to(np.array([np.nan] * 3 + [0], dtype).reshape(-1, *(1,) * (len(shape) - 1)), shape)
 
 
 def trace(name: str, samples: Sequence[Sample]) -> emulate.Report | None:

@@ -23,14 +23,14 @@ def softmax(dtype: str, layout: str, size: str) -> launch.Kernel:
     m = vmath.functions(rows.REAL[dtype])
     exp, recip, low = m.exp, m.recip, rows.REAL[dtype](-np.inf)
     items, held, piece, read, write, end = t.items, t.held, t.piece, t.read, t.write, t.end
-    number, lane_of, place, number_type = t.number, t.lane, rows.place, t.real
+    number, inside, lane_of, place, number_type = t.number, t.inside, t.lane, rows.place, t.real
 
     @kernel(f"r x, w y, {rows.COUNTS}, {rows.steps('x', 'y')}", threads=rows.threads_of(size))
     def softmax(x, y, count, rows, n, x0, x1, x2, y0, y1, y2):
         row, lane = number(), lane_of()
         part, other = cuda.shared.array(32, number_type), cuda.shared.array(32, number_type)
         v = cuda.local.array(items, number_type)
-        if row < count:
+        if inside(row, count):
             x += place(row, rows, x0, x1)
             y += place(row, rows, y0, y1)
             top = maximum(v, x, lane, n, x2, part)
@@ -52,14 +52,14 @@ def log_softmax(dtype: str, layout: str, size: str) -> launch.Kernel:
     t, maximum, exponentials = row_functions(dtype, layout, size, keep=True)
     log_from_one, low = vmath.functions(rows.REAL[dtype]).log_from_one, rows.REAL[dtype](-np.inf)
     items, held, piece, read, write, end = t.items, t.held, t.piece, t.read, t.write, t.end
-    number, lane_of, place, number_type = t.number, t.lane, rows.place, t.real
+    number, inside, lane_of, place, number_type = t.number, t.inside, t.lane, rows.place, t.real
 
     @kernel(f"r x, w y, {rows.COUNTS}, {rows.steps('x', 'y')}", threads=rows.threads_of(size))
     def log_softmax(x, y, count, rows, n, x0, x1, x2, y0, y1, y2):
         row, lane = number(), lane_of()
         part, other = cuda.shared.array(32, number_type), cuda.shared.array(32, number_type)
         v = cuda.local.array(items, number_type)
-        if row < count:
+        if inside(row, count):
             x += place(row, rows, x0, x1)
             y += place(row, rows, y0, y1)
             top = maximum(v, x, lane, n, x2, part)
@@ -80,14 +80,14 @@ def _backward(log: bool, dtype: str, layout: str, size: str) -> launch.Kernel:
     real = rows.REAL[dtype]
     t, exp, zero = rows.team(real, layout, size), vmath.functions(real).exp, real(0)
     items, held, piece, read, write, end, team_sum = t.items, t.held, t.piece, t.read, t.write, t.end, t.sum
-    number, lane_of, place, number_type = t.number, t.lane, rows.place, t.real
+    number, inside, lane_of, place, number_type = t.number, t.inside, t.lane, rows.place, t.real
 
     @kernel(f"r dy, r y, w dx, {rows.COUNTS}, {rows.steps('d', 'y', 'x')}", threads=rows.threads_of(size))
     def backward(dy, y, dx, count, rows, n, d0, d1, d2, y0, y1, y2, x0, x1, x2):
         row, lane = number(), lane_of()
         part = cuda.shared.array(32, number_type)
         v, w = cuda.local.array(items, number_type), cuda.local.array(items, number_type)
-        if row < count:
+        if inside(row, count):
             dy += place(row, rows, d0, d1)
             y += place(row, rows, y0, y1)
             dx += place(row, rows, x0, x1)
