@@ -41,13 +41,15 @@ def cross_entropy(dtype: str, layout: str, size: str) -> launch.Kernel:
     def mean(v, x, lane, n, step, top, part):
         """Of x - top"""
         total, first = zero, uint32(0)
-        while first < end(n):
+        while True:
             if not held:
                 read(v, x, first, lane, n, step, low)
             for k in range(items):
                 if index(first, lane, k) < n:
                     total += v[k] - top
             first = uint32(first + uint32(piece))
+            if first >= end(n):
+                break
         return team_sum(total, part) / number_type(n)
 
     @kernel(f"r x, r labels, w losses, i64 labels_step, i64 losses_step, i64 ignore, {f} smoothing, "
@@ -82,8 +84,9 @@ def cross_entropy_backward(dtype: str, layout: str, size: str) -> launch.Kernel:
     number, inside, lane_of, place, number_type = t.number, t.inside, t.lane, rows.place, t.real
 
     @kernel(f"r x, w dx, r dloss, r labels, r counted, i64 dloss_step, i64 labels_step, i64 ignore, {f} spread, "
-            f"{f} rest, {rows.COUNTS}, {rows.steps('x', 'y')}", threads=rows.threads_of(size), harmless={
-                "guard: top = maximum(v, x, lane, n, x2, part)": "reads a row that does not count, and 0 is written"})
+            f"{f} rest, {rows.COUNTS}, {rows.steps('x', 'y')}", threads=rows.threads_of(size),
+            harmless=dict.fromkeys(("guard: if counts:", "guard: top = maximum(v, x, lane, n, x2, part)"),
+                                   "reads a row that does not count, for which 0 is written all the same"))
     def cross_entropy_backward(x, dx, dloss, labels, counted, dloss_step, labels_step, ignore, spread, rest,
                                count, rows, n, x0, x1, x2, y0, y1, y2):
         row, lane = number(), lane_of()
@@ -103,7 +106,7 @@ def cross_entropy_backward(dtype: str, layout: str, size: str) -> launch.Kernel:
                 top = maximum(v, x, lane, n, x2, part)
                 inverse = recip(exponentials(v, x, lane, n, x2, top, other))
             first = uint32(0)
-            while first < end(n):
+            while True:
                 if counts and not held:
                     read(v, x, first, lane, n, x2, low)
                 for k in range(items):
@@ -115,6 +118,8 @@ def cross_entropy_backward(dtype: str, layout: str, size: str) -> launch.Kernel:
                         v[k] = zero
                 write(v, dx, first, lane, n, y2)
                 first = uint32(first + uint32(piece))
+                if first >= end(n):
+                    break
     return cross_entropy_backward
 
 

@@ -164,7 +164,7 @@ def _cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
         for smoothing in (0.1, 0.0):
             logits = sampling.normal(rng, (2, classes), dtype, scale=4.0)
             logits[:, 0] = -np.inf if smoothing == 0 else 0
-            yield Case((logits, np.array([classes - 1, -100])), {"reduction": "mean", "label_smoothing": smoothing},
+            yield Case((logits, np.array([-100, classes - 1])), {"reduction": "mean", "label_smoothing": smoothing},
                        f"2x{classes} smoothing {smoothing}")
     far = sampling.normal(rng, (4, 9), dtype)
     far[1, 3], far[2, 2] = -np.inf, np.nan

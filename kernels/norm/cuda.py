@@ -54,15 +54,17 @@ def moments_of(t: Any, real: Any, centre: bool) -> Any:
         if held:
             read(v, x, first, lane, n, step, zero)
         if centre:
-            while first < end(n):
+            while True:
                 if not held:
                     read(v, x, first, lane, n, step, zero)
                 for k in range(items):
                     mean += v[k]
                 first = uint32(first + uint32(piece))
+                if first >= end(n):
+                    break
             mean = team_sum(mean, part) * share
         first = uint32(0)
-        while first < end(n):
+        while True:
             if not held:
                 read(v, x, first, lane, n, step, zero)
             for k in range(items):
@@ -70,6 +72,8 @@ def moments_of(t: Any, real: Any, centre: bool) -> Any:
                 if not centre or index(first, lane, k) < n:
                     total = cuda.fma(d, d, total)
             first = uint32(first + uint32(piece))
+            if first >= end(n):
+                break
         return mean, one / math.sqrt(cuda.fma(team_sum(total, other), share, eps))
     return moments
 
@@ -93,7 +97,7 @@ def _forward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel:
             y += place(row, rows, y0, y1)
             mean, scale = moments(v, x, lane, n, x2, share, eps, part, other)
             first = uint32(0)
-            while first < end(n):
+            while True:
                 if not held:
                     read(v, x, first, lane, n, x2, zero)
                 parameter(w, weight, first, lane, n, weight_step, one)
@@ -102,6 +106,8 @@ def _forward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel:
                     v[k] = cuda.fma((v[k] - mean) * scale, w[k], b[k])
                 write(v, y, first, lane, n, y2)
                 first = uint32(first + uint32(piece))
+                if first >= end(n):
+                    break
     return forward
 
 
@@ -162,7 +168,7 @@ def _backward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel
                     read(d, dy_row, uint32(0), lane, n, d2, zero)
                 mean, scale = moments(v, x_row, lane, n, x2, share, eps, part, other)
                 sum_g, sum_gy, first = zero, zero, uint32(0)
-                while first < end(n):
+                while True:
                     if not held:
                         read(v, x_row, first, lane, n, x2, zero)
                         read(d, dy_row, first, lane, n, d2, zero)
@@ -181,11 +187,13 @@ def _backward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel
                         if centre:
                             add_to(db, dbias, first, lane, n, begun)
                     first = uint32(first + uint32(piece))
+                    if first >= end(n):
+                        break
                 mean_gy, mean_g = team_sum(sum_gy, part) * share, zero
                 if centre:
                     mean_g = team_sum(sum_g, other) * share
                 first = uint32(0)
-                while first < end(n):
+                while True:
                     if not held:
                         read(v, x_row, first, lane, n, x2, zero)
                         read(d, dy_row, first, lane, n, d2, zero)
@@ -194,6 +202,8 @@ def _backward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel
                         v[k] = (d[k] * w[k] - mean_g - (v[k] - mean) * scale * mean_gy) * scale
                     write(v, dx_row, first, lane, n, y2)
                     first = uint32(first + uint32(piece))
+                    if first >= end(n):
+                        break
                 row, begun = uint32(row + uint32(1)), uint32(1)
             if held:
                 write(dw, dweight, uint32(0), lane, n, itemsize)

@@ -14,7 +14,7 @@
     vector   4 / 2, 128 bits           (k / lanes * threads + t) * lanes + k % lanes
     scalar   1, any step               k * threads + t
 
-A kernel is one source for all sizes: it goes over the pieces of a row, of which there is one unless the row is long,
+A kernel is one source for all sizes: it goes over the pieces of a row, one unless the row is long and never none,
 and reads a piece again only where `t.held` is False. Sums add a thread's numbers in order, then the team's by shuffles.
 """
 from __future__ import annotations

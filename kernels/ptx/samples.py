@@ -170,15 +170,15 @@ def _unknown_labels(recorder: Recorder) -> Iterator[Sample]:
 
 
 def _labelled(op: str, dtype: str, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """What a call gives for labels above the range, below it, far from it, and to be ignored; and what it should."""
-    here, labels = device.current(), np.array([n, -1, 1 << 40, -100])
+    """What a call gives for labels to be ignored, above the range, below it and far from it; and what it should."""
+    here, labels = device.current(), np.array([-100, n, -1, 1 << 40])
     logits = here.upload(np.random.default_rng(SEED).standard_normal((len(labels), n)).astype(dtype))
     dloss = (here.upload(np.ones(len(labels), dtype)),) * op.endswith("backward")
     call = registry.spec(op).prepare((*dloss, logits, here.upload(labels)), {"reduction": "none"})
     (shape, kind), = call.outputs
     out = np.full(shape, 90, kind)
     dispatch.run(next(registry.variants(op, "cuda")), call, (out,))
-    return out, np.broadcast_to(np.array([np.nan] * 3 + [0], dtype).reshape(-1, *(1,) * (len(shape) - 1)), shape)
+    return out, np.broadcast_to(np.array([0] + [np.nan] * 3, dtype).reshape(-1, *(1,) * (len(shape) - 1)), shape)
 
 
 def trace(name: str, samples: Sequence[Sample]) -> emulate.Report | None:

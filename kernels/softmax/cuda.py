@@ -36,13 +36,15 @@ def softmax(dtype: str, layout: str, size: str) -> launch.Kernel:
             top = maximum(v, x, lane, n, x2, part)
             scale = recip(exponentials(v, x, lane, n, x2, top, other))
             first = uint32(0)
-            while first < end(n):
+            while True:
                 if not held:
                     read(v, x, first, lane, n, x2, low)
                 for k in range(items):
                     v[k] = (v[k] if held else exp(v[k] - top)) * scale
                 write(v, y, first, lane, n, y2)
                 first = uint32(first + uint32(piece))
+                if first >= end(n):
+                    break
     return softmax
 
 
@@ -65,13 +67,15 @@ def log_softmax(dtype: str, layout: str, size: str) -> launch.Kernel:
             top = maximum(v, x, lane, n, x2, part)
             log_sum = log_from_one(exponentials(v, x, lane, n, x2, top, other))
             first = uint32(0)
-            while first < end(n):
+            while True:
                 if not held:
                     read(v, x, first, lane, n, x2, low)
                 for k in range(items):
                     v[k] = v[k] - top - log_sum
                 write(v, y, first, lane, n, y2)
                 first = uint32(first + uint32(piece))
+                if first >= end(n):
+                    break
     return log_softmax
 
 
@@ -92,16 +96,18 @@ def _backward(log: bool, dtype: str, layout: str, size: str) -> launch.Kernel:
             y += place(row, rows, y0, y1)
             dx += place(row, rows, x0, x1)
             total, first = zero, uint32(0)
-            while first < end(n):
+            while True:
                 read(v, dy, first, lane, n, d2, zero)
                 if held or not log:
                     read(w, y, first, lane, n, y2, zero)
                 for k in range(items):
                     total += v[k] if log else v[k] * w[k]
                 first = uint32(first + uint32(piece))
+                if first >= end(n):
+                    break
             total = team_sum(total, part)
             first = uint32(0)
-            while first < end(n):
+            while True:
                 if not held:
                     read(v, dy, first, lane, n, d2, zero)
                     read(w, y, first, lane, n, y2, zero)
@@ -109,6 +115,8 @@ def _backward(log: bool, dtype: str, layout: str, size: str) -> launch.Kernel:
                     v[k] = v[k] - exp(w[k]) * total if log else w[k] * (v[k] - total)
                 write(v, dx, first, lane, n, x2)
                 first = uint32(first + uint32(piece))
+                if first >= end(n):
+                    break
     return backward
 
 

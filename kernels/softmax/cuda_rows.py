@@ -26,17 +26,19 @@ def row_functions(dtype: str, layout: str, size: str, keep: bool) -> tuple:
     @inline
     def maximum(v, x, lane, n, step, part):
         top, first = low, uint32(0)
-        while first < end(n):
+        while True:
             read(v, x, first, lane, n, step, low)
             for k in range(items):
                 top = larger(top, v[k])
             first = uint32(first + uint32(piece))
+            if first >= end(n):
+                break
         return team_max(top, part)
 
     @inline
     def exponentials(v, x, lane, n, step, top, part):
         total, first = zero, uint32(0)
-        while first < end(n):
+        while True:
             if not held:
                 read(v, x, first, lane, n, step, low)
             for k in range(items):
@@ -45,6 +47,8 @@ def row_functions(dtype: str, layout: str, size: str, keep: bool) -> tuple:
                 if not keep:
                     v[k] = e
             first = uint32(first + uint32(piece))
+            if first >= end(n):
+                break
         return team_sum(total, part)
 
     return t, maximum, exponentials
