@@ -99,11 +99,11 @@ def wrong(sample: samples.Sample, name: str, text: str | None) -> str | None:
         except Fault as fault:
             assert fault.kind not in ("unsupported", "compiler", "launch"), fault
             return str(fault)
-        if sample.row is None or sample.case is None:
+        if sample.call is None:
             result, expected = results
             return checking.mismatch(result, expected, np.zeros(expected.shape))
         spec = registry.spec(sample.op)
-        call = spec.prepare(sample.case.inputs, sample.case.attrs)
+        call = sample.call()
         expected = spec.oracle(call)
         triples = zip(results, expected, spec.bound(call, expected), strict=True)
         return next((what for triple in triples if (what := checking.mismatch(*triple))), None)

@@ -1,6 +1,7 @@
 """What embedding is: row weight[i] for each index i, and the sum of dy over equal indices as its gradient.
 
-The gradient adds in the order of the indices, so its bits are the same every time.
+The gradient adds in the order of the indices, so its bits are the same every time. An index out of range, which the
+host refuses and a device does not, gives NaN, and no gradient.
 """
 from __future__ import annotations
 
@@ -15,10 +16,14 @@ from tilewright.core.errors import ArgumentError, ShapeError
 from tilewright.core.registry import FLOATS, Call, Case, Spec
 
 
+def _in_range(indices: np.ndarray, rows: int) -> np.ndarray:
+    return (indices >= 0) & (indices < rows)
+
+
 def _check(op: str, indices: np.ndarray, rows: int) -> None:
-    if not arrays.readable(indices):  # there an index out of range gives a row of NaN, and no gradient
+    if not arrays.readable(indices):
         return
-    wrong = (indices < 0) | (indices >= rows)
+    wrong = ~_in_range(indices, rows)
     if wrong.any():
         at = tuple(int(v[0]) for v in np.nonzero(np.atleast_1d(wrong)))
         found = int(np.atleast_1d(indices)[at])
@@ -49,10 +54,19 @@ def _prepare_backward(inputs: tuple, attrs: dict) -> Call:
     return Call(op, (dy, indices), {"num_embeddings": rows}, (((rows, dy.shape[-1]), dy.dtype),), copies=copies)
 
 
+def _gathered(call: Call) -> tuple:
+    indices, weight = call.inputs
+    out = np.full((*indices.shape, weight.shape[1]), np.nan)
+    known = _in_range(indices, len(weight))
+    out[known] = weight[indices[known]]
+    return (out,)
+
+
 def scatter_add(dy: np.ndarray, indices: np.ndarray, rows: int) -> np.ndarray:
     """The definition of the gradient, in the order of the indices."""
     out = np.zeros((rows, dy.shape[-1]), dy.dtype)
-    np.add.at(out, indices.reshape(-1), dy.reshape(indices.size, dy.shape[-1]))
+    known = _in_range(indices, rows)
+    np.add.at(out, indices[known], dy[known])
     return out
 
 
@@ -60,7 +74,7 @@ def _backward_bound(call: Call, expected: tuple) -> tuple:
     """A row that was used k times is a sum of k terms, any order: k·u relative to the sum of magnitudes."""
     dy, indices = call.inputs
     rows = call.attrs["num_embeddings"]
-    used = np.bincount(indices.ravel(), minlength=rows)[:, None] if indices.size else np.zeros((rows, 1))
+    used = np.bincount(indices[_in_range(indices, rows)], minlength=rows)[:, None]
     return (used * eps(call.dtype) * scatter_add(np.abs(dy.astype(np.float64)), indices, rows),)
 
 
@@ -78,6 +92,17 @@ def _backward_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
         indices, weight = case.inputs
         layout = sampling.any_layout(rng)
         dy = sampling.normal(rng, indices.shape + weight.shape[1:], dtype, layout)
+        yield Case((dy, indices), {"num_embeddings": len(weight)}, case.label)
+
+
+def _device_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
+    yield Case((np.array([[3, -1, 4], [2**62, -2**63, 3]]), sampling.normal(rng, (4, 5), dtype)), {}, "out of range")
+
+
+def _device_backward_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
+    for case in _device_cases(rng, dtype):
+        indices, weight = case.inputs
+        dy = sampling.normal(rng, indices.shape + weight.shape[1:], dtype)
         yield Case((dy, indices), {"num_embeddings": len(weight)}, case.label)
 
 
@@ -103,10 +128,11 @@ def _nbytes(call: Call) -> float:
 
 SPECS = [
     Spec("embedding", "embedding", "weight[indices]", ("indices", "weight"), _prepare,
-         lambda call: (call.inputs[1][call.inputs[0]].astype(np.float64),),
+         _gathered,
          lambda call, expected: (np.zeros(expected[0].shape),),
-         lambda call: 0.0, _nbytes, _cases, _bench(False), _gradient),
+         lambda call: 0.0, _nbytes, _cases, _bench(False), _gradient, device_cases=_device_cases),
     Spec("embedding_backward", "embedding", "dy summed over equal indices", ("dy", "indices"), _prepare_backward,
          lambda call: (scatter_add(call.inputs[0].astype(np.float64), call.inputs[1], call.attrs["num_embeddings"]),),
-         _backward_bound, lambda call: float(call.inputs[0].size), _nbytes, _backward_cases, _bench(True)),
+         _backward_bound, lambda call: float(call.inputs[0].size), _nbytes, _backward_cases, _bench(True),
+         device_cases=_device_backward_cases),
 ]

@@ -85,7 +85,8 @@ def cross_entropy_backward(dtype: str, layout: str, size: str) -> launch.Kernel:
 
     @kernel(f"r x, w dx, r dloss, r labels, r counted, i64 dloss_step, i64 labels_step, i64 ignore, {f} spread, "
             f"{f} rest, {rows.COUNTS}, {rows.steps('x', 'y')}", threads=rows.threads_of(size),
-            harmless=dict.fromkeys(("guard: if counts:", "guard: top = maximum(v, x, lane, n, x2, part)"),
+            harmless=dict.fromkeys(("guard: if counts:", "guard: if counts and not held:",
+                                    "guard: top = maximum(v, x, lane, n, x2, part)"),
                                    "reads a row that does not count, for which 0 is written all the same"))
     def cross_entropy_backward(x, dx, dloss, labels, counted, dloss_step, labels_step, ignore, spread, rest,
                                count, rows, n, x0, x1, x2, y0, y1, y2):

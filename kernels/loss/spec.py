@@ -2,6 +2,7 @@
 
 With logp = log_softmax(logits), s = label_smoothing and C classes, row i with label t_i costs
     l_i = -(1 - s)·logp[i, t_i] - s/C · sum_c logp[i, c],      and 0 if t_i == ignore_index.
+A label that is out of range, which the host refuses and a device does not, costs NaN.
 "mean" divides the sum by the number of rows that count (NaN if there is none), "sum" sums, "none" returns l.
 The gradient of l_i by the logits is softmax(logits)[i] - (1 - s)·onehot(t_i) - s/C.
 """
@@ -16,7 +17,7 @@ from tilewright.core import arrays, sampling
 from tilewright.core.checking import eps, tiny
 from tilewright.core.errors import ArgumentError, ShapeError
 from tilewright.core.registry import FLOATS, Call, Case, Spec
-from tilewright.kernels.softmax.spec import VECTORS, log_softmax
+from tilewright.kernels.softmax.spec import log_softmax, team_lengths
 
 REDUCTIONS = ("none", "mean", "sum")  # position = the code in the C library
 DEFAULTS = {"reduction": "mean", "ignore_index": -100, "label_smoothing": 0.0}
@@ -38,7 +39,7 @@ def _prepare(op: str, inputs: tuple, attrs: dict) -> Call:
         raise ShapeError(f"{op}: logits {logits.shape} must be (rows, classes) "
                          f"and labels {labels.shape} one number a row")
     if arrays.readable(labels):  # on a device a label out of range gives a loss, and gradients, of NaN
-        _check_labels(op, labels, logits.shape[1], ignore)
+        _check_labels(op, labels, logits, ignore)
     loss_shape = labels.shape if full["reduction"] == "none" else ()
     if len(floats) == 2 and xs[0].shape != loss_shape:
         raise ShapeError(f"{op}: dloss {xs[0].shape} must have the shape {loss_shape} of the loss")
@@ -47,23 +48,28 @@ def _prepare(op: str, inputs: tuple, attrs: dict) -> Call:
     return Call(op, (*xs, labels), full, ((shape, logits.dtype),), copies=copies)
 
 
-def _check_labels(op: str, labels: np.ndarray, classes: int, ignore: int) -> None:
-    wrong = (labels != ignore) & ((labels < 0) | (labels >= classes))
+def _check_labels(op: str, labels: np.ndarray, logits: np.ndarray, ignore: int) -> None:
+    wrong = (labels != ignore) & ~in_range(labels, logits)
     if wrong.any():
         at = int(np.argmax(wrong))
-        raise ArgumentError(f"{op}: labels[{at}] is {int(labels[at])}; labels run from 0 to {classes - 1}, "
+        raise ArgumentError(f"{op}: labels[{at}] is {int(labels[at])}; labels run from 0 to {logits.shape[1] - 1}, "
                             f"or are {ignore} to be ignored")
 
 
 # ---- oracles and bounds
 
+def in_range(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Which labels are of a class."""
+    return (labels >= 0) & (labels < logits.shape[1])
+
+
 def losses(logits: np.ndarray, labels: np.ndarray, smoothing: float, ignore: int) -> tuple[np.ndarray, np.ndarray]:
     """Each row's loss, and which rows count."""
     logp = log_softmax(logits)
     counts = labels != ignore
-    picked = np.zeros(len(labels), logits.dtype)
-    if logits.size:
-        picked = logp[np.arange(len(labels)), np.where(counts, labels, 0)]
+    picked = np.full(len(labels), np.nan, logits.dtype)
+    rows = np.flatnonzero(in_range(labels, logits))
+    picked[rows] = logp[rows, labels[rows]]
     loss = -(1 - smoothing) * picked
     if smoothing:
         loss = loss - smoothing * logp.mean(-1)
@@ -83,11 +89,11 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray, reduction: str, ignore
 def cross_entropy_backward(dloss: np.ndarray, logits: np.ndarray, labels: np.ndarray, reduction: str, ignore_index: int,
                            label_smoothing: float) -> np.ndarray:
     """The definition."""
-    counts = labels != ignore_index
+    counts, known = labels != ignore_index, in_range(labels, logits)
     d = np.exp(log_softmax(logits)) - (label_smoothing / logits.shape[1] if logits.shape[1] else 0)
-    rows = np.flatnonzero(counts)
+    rows = np.flatnonzero(known)
     d[rows, labels[rows]] -= 1 - label_smoothing
-    d[~counts] = 0
+    d[~known] = np.nan
     if reduction == "mean" and counts.any():
         dloss = dloss / counts.sum()
     return np.where(counts[:, None], d * (dloss[:, None] if reduction == "none" else dloss), 0)
@@ -153,6 +159,13 @@ def _cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
             labels[:: 2] = -100
         logits = sampling.normal(rng, (count, classes), dtype, layout, 4.0)
         yield Case((logits, sampling.laid_out(labels, layout)), attrs, f"{count}x{classes} {layout} {attrs}")
+    for i, classes in enumerate((4099, *team_lengths(dtype))):
+        for smoothing in (0.1, 0.0):
+            logits = sampling.normal(rng, (3, classes), dtype)
+            if smoothing == 0:
+                logits[:, 1] = -np.inf  # which costs nothing then
+            attrs = {"reduction": REDUCTIONS[i % 3], "label_smoothing": smoothing}
+            yield Case((logits, np.array([classes - 1, -100, 0])), attrs, f"3x{classes} {attrs}")
     for reduction in REDUCTIONS:
         yield Case((sampling.normal(rng, (6, 4), dtype), np.full(6, 2)), {"reduction": reduction, "ignore_index": 2},
                    f"all ignored {reduction}")
@@ -160,12 +173,6 @@ def _cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
                    f"no rows {reduction}")
         yield Case((sampling.normal(rng, (300, 10), dtype, scale=30.0), rng.integers(0, 10, 300).astype(np.int32)),
                    {"reduction": reduction}, f"wide range {reduction}")
-    for classes in (*VECTORS, 4099):
-        for smoothing in (0.1, 0.0):
-            logits = sampling.normal(rng, (2, classes), dtype, scale=4.0)
-            logits[:, 0] = -np.inf if smoothing == 0 else 0
-            yield Case((logits, np.array([-100, classes - 1])), {"reduction": "mean", "label_smoothing": smoothing},
-                       f"2x{classes} smoothing {smoothing}")
     far = sampling.normal(rng, (4, 9), dtype)
     far[1, 3], far[2, 2] = -np.inf, np.nan
     yield Case((far, np.array([1, 2, 3, 4])), {"reduction": "none"}, "NaN and infinity")
@@ -177,6 +184,20 @@ def _backward_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
         if np.isfinite(logits.astype(np.float64)).all():
             shape = labels.shape if case.attrs["reduction"] == "none" else ()
             yield Case((sampling.normal(rng, shape, dtype), logits, labels), case.attrs, case.label)
+
+
+def _device_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
+    for i, classes in enumerate((5, 129, 257, 1031, 4099, *team_lengths(dtype))):
+        labels = np.array([1, -1, classes - 1, classes, 2**62, -2**63, -100, 0])
+        attrs = {"reduction": REDUCTIONS[i % 2], "label_smoothing": (0.0, 0.1)[i % 2]}
+        yield Case((sampling.normal(rng, (8, classes), dtype), labels), attrs, f"8x{classes}, some out of range")
+
+
+def _device_backward_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
+    for case in _device_cases(rng, dtype):
+        logits, labels = case.inputs
+        shape = labels.shape if case.attrs["reduction"] == "none" else ()
+        yield Case((sampling.normal(rng, shape, dtype), logits, labels), case.attrs, case.label)
 
 
 def _bench(backward: bool) -> Any:
@@ -195,9 +216,9 @@ SPECS = [
     Spec("cross_entropy", "loss", "-log softmax(logits)[label], reduced over the rows", ("logits", "labels"),
          lambda inputs, attrs: _prepare("cross_entropy", inputs, attrs), _oracle, _bound,
          lambda call: 24.0 * call.inputs[0].size, lambda call: float(call.inputs[0].nbytes + call.inputs[1].nbytes),
-         _cases, _bench(False), _gradient),
+         _cases, _bench(False), _gradient, device_cases=_device_cases),
     Spec("cross_entropy_backward", "loss", "softmax(logits) - onehot(labels), scaled", ("dloss", "logits", "labels"),
          lambda inputs, attrs: _prepare("cross_entropy_backward", inputs, attrs), _backward_oracle, _backward_bound,
          lambda call: 26.0 * call.inputs[1].size, lambda call: float(2 * call.inputs[1].nbytes + call.inputs[2].nbytes),
-         _backward_cases, _bench(True), like=(1,)),
+         _backward_cases, _bench(True), like=(1,), device_cases=_device_backward_cases),
 ]

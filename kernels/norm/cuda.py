@@ -101,9 +101,10 @@ def _forward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel:
                 if not held:
                     read(v, x, first, lane, n, x2, zero)
                 parameter(w, weight, first, lane, n, weight_step, one)
-                parameter(b, bias, first, lane, n, bias_step, zero)
+                if centre:
+                    parameter(b, bias, first, lane, n, bias_step, zero)
                 for k in range(items):
-                    v[k] = cuda.fma((v[k] - mean) * scale, w[k], b[k])
+                    v[k] = cuda.fma((v[k] - mean) * scale, w[k], b[k]) if centre else v[k] * scale * w[k]
                 write(v, y, first, lane, n, y2)
                 first = uint32(first + uint32(piece))
                 if first >= end(n):
@@ -143,7 +144,8 @@ def _backward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel
         write(sums, at, first, lane, n, itemsize)
 
     @kernel(f"r dy, r x, w dx, r weight, i64 weight_step, w dweight, w dbias, {f} share, {f} eps, u32 own, "
-            f"{rows.COUNTS}, {rows.steps('d', 'x', 'y')}", threads=rows.threads_of(size))
+            f"{rows.COUNTS}, {rows.steps('d', 'x', 'y')}", threads=rows.threads_of(size),
+            blocks_per_sm=2 if size == "long" else None)  # else ptxas spills rather than take more than 80 registers
     def backward(dy, x, dx, weight, weight_step, dweight, dbias, share, eps, own, count, rows, n,
                  d0, d1, d2, x0, x1, x2, y0, y1, y2):
         team, lane = number(), lane_of()
@@ -161,7 +163,7 @@ def _backward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel
                 dw[k], db[k] = zero, zero
             if held:
                 parameter(w, weight, uint32(0), lane, n, weight_step, one)
-            while row < last:
+            while True:
                 x_row, dy_row = x + place(row, rows, x0, x1), dy + place(row, rows, d0, d1)
                 dx_row = dx + place(row, rows, y0, y1)
                 if held:
@@ -205,6 +207,8 @@ def _backward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel
                     if first >= end(n):
                         break
                 row, begun = uint32(row + uint32(1)), uint32(1)
+                if row >= last:
+                    break
             if held:
                 write(dw, dweight, uint32(0), lane, n, itemsize)
                 if centre:

@@ -9,6 +9,7 @@ dweight = sum over rows of dy·x̂; dbias = sum over rows of dy.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from tilewright.core import arrays, sampling
 from tilewright.core.checking import eps, tiny
 from tilewright.core.errors import ArgumentError, ShapeError
 from tilewright.core.registry import FLOATS, Call, Case, Spec
-from tilewright.kernels.softmax.spec import rows
+from tilewright.kernels.softmax.spec import rows, team_lengths
 
 
 def _prepare(op: str, names: tuple[str, ...]) -> Callable[[tuple, dict], Call]:
@@ -163,9 +164,12 @@ def _cases(op: str, names: tuple[str, ...]) -> Callable[[np.random.Generator, st
             fill = {"x": lambda: x, "dy": lambda: sampling.normal(rng, x.shape, dtype, layout)}
             new = [fill.get(name, lambda: sampling.normal(rng, x.shape[-1:], dtype, layout))() for name in names]
             return tuple(v if i < len(names) - absent else None for i, v in enumerate(new))
+        optional = sum(name in ("weight", "bias") for name in names)
         for i, (shape, layout) in enumerate(rows(rng, dtype)):
-            yield Case(make(sampling.normal(rng, shape, dtype, layout), layout, i % 3 if op == "layer_norm" else i % 2),
+            yield Case(make(sampling.normal(rng, shape, dtype, layout), layout, i % (1 + optional)),
                        {"eps": (1e-5, 1e-3)[i % 2]}, f"{shape} {layout}")
+        for n, absent in product((*team_lengths(dtype), 4099), range(1 + optional)):
+            yield Case(make(sampling.normal(rng, (2, n), dtype), "c", absent), {}, f"(2, {n}) without {absent}")
         far = sampling.normal(rng, (6, 300), dtype) + sampling.to_dtype(np.array(1e4), dtype)
         yield Case(make(far, "c"), {}, "mean far above the deviation")
         yield Case(make(np.full((3, 17), 2.5, dtype), "c"), {}, "constant rows")

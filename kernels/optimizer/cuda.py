@@ -143,7 +143,8 @@ def access(real: Any, layout: str, arrays: int) -> tuple:
 def harmless(layout: str, lanes: int, *accesses: str) -> dict[str, str]:
     """What these accesses would be right without."""
     found = {"guard: row = own_row(table, count, width, block)":
-             "a table of one row is searched too: that row has the first block"}
+             "a table of one row is searched too: that row has the first block",
+             "guard: if arrays > 1 or c[0] != one:": "gradients are multiplied by 1 too"}
     each = lanes + 1  # guards of an access: all at once or not, and one for each element but the first
     return found | {f"guard {each * j + 2}: {line}": "whole vectors are accessed element by element too"
                     for line in accesses for j in range(STEPS) if layout == "flat"}

@@ -86,7 +86,7 @@ def _add(digest: Any, x: Any, seen: set[int]) -> None:
 
 
 def _add_code(digest: Any, code: types.CodeType, seen: set[int]) -> None:
-    digest.update(f"{code.co_filename}:{code.co_firstlineno};".encode())  # lines are in the PTX
+    digest.update(f"{code.co_filename}:{code.co_firstlineno};".encode() + code.co_linetable)  # lines are in the PTX
     digest.update(code.co_code)
     _add(digest, tuple(code.co_names), seen)
     _add(digest, code.co_consts, seen)

@@ -17,7 +17,8 @@ import numpy as np
 
 from tilewright import emulate
 from tilewright.core import arrays, device, dispatch, registry
-from tilewright.core.registry import FLOATS, Case
+from tilewright.core.on_device import at
+from tilewright.core.registry import Call, Case
 
 from . import arithmetic
 from .emulated import Emulated
@@ -33,8 +34,7 @@ class Sample:
     """One call that launches some kernels. `run` makes it; `launches`: a kernel's name, its blocks and numbers."""
 
     op: str
-    row: registry.Kernel | None  # None: a call that gives what it computed and, exactly, what it should have
-    case: Case | None
+    call: Callable[[], Call] | None  # gives it in normal form; None: a call of arithmetic.py
     run: Callable[[], Any]
     launches: tuple[tuple[str, tuple[int, int, int], tuple], ...]
     cc: tuple[int, int]  # of the device that it was prepared for: hosts choose kernels by it
@@ -81,8 +81,10 @@ def calls() -> Iterator[Sample]:
         rows = list(registry.variants(op, "cuda"))
         for dtype in {name: 0 for row in rows for name in spec.dtypes if name in row.dtypes}:
             rng = np.random.default_rng([SEED, zlib.crc32(f"{op} {dtype}".encode())])
-            for case in chain(spec.cases(rng, dtype), spec.bench(rng, dtype, "small")):
-                call = spec.prepare(case.inputs, case.attrs)
+            cases = chain(spec.cases(rng, dtype), spec.bench(rng, dtype, "small"))
+            for prepare in chain((partial(_prepared, spec, case) for case in cases),
+                                 (partial(_there, spec, case) for case in spec.device_cases(rng, dtype))):
+                call = prepare()
                 if spec.flops(call) + spec.nbytes(call) > MOST_WORK:
                     continue
                 outs = call.kernel_outs([np.empty(shape, kind) for shape, kind in call.outputs])
@@ -92,15 +94,25 @@ def calls() -> Iterator[Sample]:
                             continue
                         recorder.launches.clear()
                         dispatch.run(row, call, outs)
-                    yield Sample(op, row, case, partial(_run, spec, row, case), tuple(recorder.launches), recorder.cc)
+                    yield Sample(op, prepare, partial(_run, spec, row, prepare), tuple(recorder.launches), recorder.cc)
     for recorder in recorders:
         yield from _own(recorder)
-        yield from _unknown_labels(recorder)
 
 
-def _run(spec: registry.Spec, row: registry.Kernel, case: Case) -> tuple[np.ndarray, ...]:
+def _prepared(spec: registry.Spec, case: Case) -> Call:
+    return spec.prepare(tuple(map(_aligned, case.inputs)), case.attrs)
+
+
+def _there(spec: registry.Spec, case: Case) -> Call:
+    """Prepared as for arrays on a device, into which the host cannot look."""
+    aligned = map(_aligned, case.inputs)
+    call = spec.prepare(tuple(at(arrays.address(x), x.shape, x.dtype, x.strides, x) for x in aligned), case.attrs)
+    return replace(call, inputs=tuple(x.view(np.ndarray) for x in call.inputs))
+
+
+def _run(spec: registry.Spec, row: registry.Kernel, prepare: Callable[[], Call]) -> tuple[np.ndarray, ...]:
     """A call on memory of its own; what it wrote, in the shapes of the oracle's results."""
-    call = spec.prepare(tuple(map(_aligned, case.inputs)), case.attrs)
+    call = prepare()
     if spec.mutates:
         call = replace(call, inputs=tuple(_copied(x) if i in spec.mutates else x for i, x in enumerate(call.inputs)))
     outs = tuple(_aligned(np.full(shape, 90 if dtype.kind in "iu" else np.nan).astype(dtype))
@@ -145,7 +157,7 @@ def _own(recorder: Recorder) -> Iterator[Sample]:
                 recorder.launches.clear()
                 with device.using(recorder):
                     run()
-                yield Sample(name, None, None, run, tuple(recorder.launches), recorder.cc)
+                yield Sample(name, None, run, tuple(recorder.launches), recorder.cc)
 
 
 def _arithmetic(name: str, dtype: str, shape: tuple[int, ...], step: int) -> tuple[np.ndarray, np.ndarray]:
@@ -156,29 +168,6 @@ def _arithmetic(name: str, dtype: str, shape: tuple[int, ...], step: int) -> tup
     inputs = (x, y) if name == "add" else (x,)
     getattr(arithmetic, name)(*inputs, out)
     return out, x + y if name == "add" else x
-
-
-def _unknown_labels(recorder: Recorder) -> Iterator[Sample]:
-    """Of labels out of range, which no host looks at on a device: for rows of every size, in vectors and without."""
-    for op, dtype, n in product(("cross_entropy", "cross_entropy_backward"), FLOATS,
-                                (7, 8, 511, 512, 2047, 2048, 4099, 4100)):
-        run = partial(_labelled, op, dtype, n)
-        recorder.launches.clear()
-        with device.using(recorder):
-            run()
-        yield Sample(op, None, None, run, tuple(recorder.launches), recorder.cc)
-
-
-def _labelled(op: str, dtype: str, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """What a call gives for labels to be ignored, above the range, below it and far from it; and what it should."""
-    here, labels = device.current(), np.array([-100, n, -1, 1 << 40])
-    logits = here.upload(np.random.default_rng(SEED).standard_normal((len(labels), n)).astype(dtype))
-    dloss = (here.upload(np.ones(len(labels), dtype)),) * op.endswith("backward")
-    call = registry.spec(op).prepare((*dloss, logits, here.upload(labels)), {"reduction": "none"})
-    (shape, kind), = call.outputs
-    out = np.full(shape, 90, kind)
-    dispatch.run(next(registry.variants(op, "cuda")), call, (out,))
-    return out, np.broadcast_to(np.array([0] + [np.nan] * 3, dtype).reshape(-1, *(1,) * (len(shape) - 1)), shape)
 
 
 def trace(name: str, samples: Sequence[Sample]) -> emulate.Report | None:

@@ -112,14 +112,18 @@ def _log_softmax_backward_bound(call: Call, expected: tuple) -> tuple:
 # ---- samples
 
 LENGTHS = (1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 49, 63, 64, 65, 127, 129, 255, 257, 1000, 1031, 4099)
-VECTORS = (68, 132, 256, 260, 516, 1024, 1028, 2052, 4100)  # whole ones, beyond what a GPU's threads hold
+
+
+def team_lengths(dtype: str) -> list[int]:
+    """Of rows in whole vectors, a little longer than what CUDA's teams of threads hold; the first is of a warp."""
+    return [size // np.dtype(dtype).itemsize for size in (48, 1040, 4112, 16400)]
 
 
 def rows(rng: np.random.Generator, dtype: str) -> Iterator[tuple[tuple[int, ...], str]]:
     """Row lengths around the vectors, several rows, layouts, empty shapes; shared with the norms."""
     for n in LENGTHS:
         yield (5, n), sampling.any_layout(rng)
-    for n in VECTORS:
+    for n in team_lengths(dtype):
         yield (2, n), "c"
     for shape in ((0, 5), (5, 0), (7,), (2, 3, 33), (2, 0, 4), (3, 4, 5, 6)):
         for layout in sampling.LAYOUTS:

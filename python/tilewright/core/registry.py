@@ -81,6 +81,10 @@ class Case:
     label: str = ""
 
 
+def _no_cases(rng: np.random.Generator, dtype: str) -> Iterable[Case]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """What an operation is, apart from how any backend computes it.
@@ -90,6 +94,7 @@ class Spec:
     bound(call, expected) -> (array, ...)    largest absolute error allowed, element by element, derived in its comment
     flops(call), nbytes(call)          work, and the least traffic: each operand read once, each result written once
     cases(rng, dtype) -> Case, ...     conformance: tile edges, odd and empty shapes, strides, special values
+    device_cases(rng, dtype) -> Case, ...    what the host refuses for its elements, and answers on a device instead
     bench(rng, dtype, size) -> Case, ...     size "small" | "medium" | "large", for compare and the benchmarks
     gradient(run, inputs, outputs, grads, attrs) -> (array | None, ...)      one for each public input, where
                                        run(op, *inputs, **attrs) calls another public operation
@@ -118,6 +123,7 @@ class Spec:
     mutates: tuple[int, ...] = ()
     parts: Callable[..., Iterable[tuple[str, Case]]] | None = None
     sums: Callable[[Call], str] | None = None
+    device_cases: Callable[[np.random.Generator, str], Iterable[Case]] = _no_cases
 
 
 def _no_reason(call: Call) -> str | None:
