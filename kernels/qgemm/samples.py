@@ -144,12 +144,15 @@ def quantized_linear_cases(activations: Sequence[str | None]) -> Any:
             x[7] *= np.float32(1e-38)
             x[8] *= np.float32(1e30)
             yield Case((x, packed, new(rng, (50,), dtype)), {}, f"NaN, infinity, zeros, one sign, far scales, {scheme}")
-        for m, n, activation, *given in ((70, 52, "gelu", False, False), (9, 52, "gelu", True, True),
-                                         (9, 5, "relu", False, True), (5, 52, "gelu", True, False)):
+        for m, n, activation, biased, added, which in (
+                (70, 52, "gelu", False, False, 0), (9, 52, "gelu", True, True, 0), (9, 5, "relu", False, True, 0),
+                (5, 52, "gelu", True, False, 0), (5, 9, None, True, True, 2), (5, 9, None, False, False, 2),
+                (5, 9, "gelu", True, True, 4), (5, 9, "gelu", False, False, 4)):
             beside = [new(rng, shape, dtype) if there else None
-                      for there, shape in zip(given, ((n,), (m, n)), strict=True)]
-            yield Case((new(rng, (m, 20), dtype), quantize_weight(new(rng, (n, 20), dtype)), *beside),
-                       {"activation": activation}, f"{m}x{n}x20 {activation}, in one part of some blocks")
+                      for there, shape in ((biased, (n,)), (added, (m, n)))]
+            packed = quantize_weight(new(rng, (n, 20), dtype), **schemes[which])
+            yield Case((new(rng, (m, 20), dtype), packed, *beside), {"activation": activation},
+                       f"{m}x{n}x20 {activation}, in one part of some blocks")
         for k in (67, WRAPS):
             x, values = _extremes("int8", k)[0].astype(dtype), _extreme_weights(rng, k)
             yield Case((x, values), {}, f"extremes, K = {k}")
