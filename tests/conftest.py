@@ -53,7 +53,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     width = max(map(len, cells)) + 2
     write = terminalreporter.write_line
     terminalreporter.section("conformance: cases that ran (-: no such kernel; -n: n refused; !n: n complaints; "
-                             "+n: n left out, too much to emulate)")
+                             "+n: n left out on the emulator)")
     write("".ljust(width) + "  ".join(c.rjust(8) for c in columns))
     order = list(registry.specs())
     for op, row in sorted(cells.items(), key=lambda item: order.index(item[0].partition(":")[0])):

@@ -94,6 +94,28 @@ def test_operands_that_lie_as_kernels_read_them_are_not_copied(launched: list[st
     assert shapes == [(33, 8), (17, 8)]  # records alone
 
 
+def test_columns_of_a_packed_matrix_are_summed_once(launched: list[str], rng: np.random.Generator) -> None:
+    a, b = rng.integers(-128, 128, (9, 20), np.int8), rng.integers(-128, 128, (20, 5), np.int8)
+    packed = tw.pack(b)
+    for zero in (3, -7):
+        launched.clear()
+        y = tw.matmul_integer(a, packed, np.int8(zero), backend="cuda")
+        assert (y == exact(a.astype(np.int64) - zero, b)).all()
+        assert launched == ["along", "recorded", "tensor_tile"]
+
+
+@pytest.mark.parametrize("rows", [16, 17])
+@pytest.mark.parametrize("scheme", [{"method": "weight-only"}, {"bits": 4, "group_size": 7, "symmetric": False}])
+def test_weights_for_many_rows_become_floats_once(launched: list[str], rng: np.random.Generator, rows: int,
+                                                  scheme: dict[str, Any]) -> None:
+    w = tw.quantize_weight(rng.standard_normal((9, 20)).astype(np.float32), **scheme)
+    x = rng.standard_normal((rows, 20)).astype(np.float32)
+    expected = x.astype(np.float64) @ w.dequantize().astype(np.float64).T
+    y = tw.linear(x, w, backend="cuda")
+    assert (np.abs(y - expected) <= 25 * 2.0**-24 * (np.abs(x) @ np.abs(w.dequantize()).T)).all()
+    assert launched.count("dequantized") == (rows > 16) and launched.count("weighted") == (rows <= 16)
+
+
 @pytest.mark.parametrize("scheme", [{}, {"bits": 4, "group_size": 32}])
 def test_weights_go_to_the_device_once(launched: list[str], rng: np.random.Generator, scheme: dict[str, Any]) -> None:
     w = tw.quantize_weight(rng.standard_normal((20, 64)).astype(np.float32), **scheme)

@@ -36,7 +36,7 @@ SAMPLES = 12  # launches that a mutant has to get through before it counts as a 
 UNEXPLAINED = {
     "embedding tally", "gemm naive", "gemm tiled", "gemm tensor", "gemm parts", "loss cross_entropy",
     "loss cross_entropy_backward", "norm forward", "norm backward", "optimizer step", "optimizer squares",
-    "optimizer norm", "qgemm arrange", "qgemm quantize_rows", "qgemm tile", "qgemm tensor_tile", "quantize dynamic",
+    "optimizer norm",
     "softmax backward",
 }
 

@@ -3,7 +3,8 @@
     operands of any strides ─> rows of bytes along k, filled up, with their sums and parameters      cuda_operands.py
                             ─> products, and what follows from a sum, in one kernel, on tensor
                                cores, or by dp4a before sm_80                      cuda_tensor.py, cuda_products.py
-    x float32, weights only ─> a sum of floats for each row and column                               cuda_weights.py
+    x float32, weights only ─> a sum of floats for each row and column; for many rows, weights
+                               that have become floats, and the product of gemm                    cuda_weights.py
 
 Weights are brought to the device once and stay with their QuantizedMatrix.
 """
@@ -30,17 +31,17 @@ def product(a: Side, b: Side, out: np.ndarray, activation: str | None = None, bi
             residual: np.ndarray | None = None) -> None:
     """out (…, M, N) from rows and columns; what is made of the sums follows from its dtype (cuda_finish.py)."""
     m, n = out.shape[-2:]
-    which, tall, wide = tensor.tensor_tile, tensor.TILE, tensor.TILE
+    of = arrays.name_of(out.dtype), activation, a.signed, b.signed
     if m <= products.FEW:
-        which, tall, wide = products.few, products.FEW_ROWS, products.FEW_COLUMNS
-    elif not _has_tensor_cores():
-        which, tall, wide = products.tile, products.TILE, products.TILE
-    kernel = which(arrays.name_of(out.dtype), activation, a.signed, b.signed)
+        kernel, tall, across = products.few(*of), products.FEW_ROWS, products.FEW_COLUMNS
+    else:
+        wide = whole(out, -1, 4) and (residual is None or whole(residual, -1, 4))
+        make, tall = (tensor.tensor_tile, tensor.TILE) if _has_tensor_cores() else (products.tile, products.TILE)
+        kernel, across = make(*of, wide), tall
     beside = (0, 0) if residual is None else residual.strides
-    grid = blocks(m, tall), blocks(n, wide)
-    fours = whole(out, -1, 4) and (residual is None or whole(residual, -1, 4))
+    grid = blocks(m, tall), blocks(n, across)
     for av, ar, bv, br, to in by_batch(out.shape[:-2], a.values, a.records, b.values, b.records, out):
-        kernel.launch((*grid, len(to)), av, bv, ar, br, bias, residual, to, m, n, blocks(av.shape[-1], CHUNK), fours,
+        kernel.launch((*grid, len(to)), av, bv, ar, br, bias, residual, to, m, n, blocks(av.shape[-1], CHUNK),
                       *steps(*av.strides[:2], *bv.strides[:2], ar.strides[0], br.strides[0],
                              0 if bias is None else bias.strides[0], *beside, *to.strides))
 

@@ -108,61 +108,75 @@ def optional(x, at):
     return ptx.ldg_f32(x + at) if x != uint64(0) else -float32(0)
 
 
-def finish_tile(kind: str, name: str | None, across: int, pitch: int, threads: int) -> Any:
+def finish_tile(kind: str, name: str | None, wide: bool, across: int, pitch: int, threads: int) -> Any:
     """Make results of the sums that a block has left in shared memory, 4 · across columns in rows of `pitch` words.
 
-    A thread keeps to four columns, whose parameters it reads once: neighbours if `wide`, where results and residual of
-    four columns are one access; else every `across`-th, so that those of a warp meet in the same sectors.
+    A thread keeps to four columns, whose parameters it reads once. wide: they are neighbours, and four of the results,
+    or of the residual, are one access; else every `across`-th, so that those of a warp meet in the same sectors.
     """
     row_at, value = finish(kind, name)
     put, put_four = stores(kind)
+    biased, added = kind != "int32", kind == "float32"  # what may be given
+    step, each = (1, 4) if wide else (across, 1)
+
+    if wide:
+        @inline
+        def read(sums, at):
+            sums[0], sums[1], sums[2], sums[3] = ptx.lds_u32x4(at)
+
+        @inline
+        def add(old, residual, first, n, residual2):
+            if first < n:
+                old[0], old[1], old[2], old[3] = ptx.ldg_f32x4(residual + uint64(first) * uint64(4))
+
+        @inline
+        def write(out, results, first, n, out2):
+            if first < n:
+                put_four(out + uint64(first) * out2, results[0], results[1], results[2], results[3])
+    else:
+        @inline
+        def read(sums, at):
+            for j in range(4):
+                sums[j] = ptx.lds_u32(uint32(at + uint32(4 * j * across)))
+
+        @inline
+        def add(old, residual, first, n, residual2):
+            for j in range(4):
+                column = uint32(first + uint32(j * across))
+                if column < n:
+                    old[j] = ptx.ldg_f32(residual + uint64(column) * residual2)
+
+        @inline
+        def write(out, results, first, n, out2):
+            for j in range(4):
+                column = uint32(first + uint32(j * across))
+                if column < n:
+                    put(out + uint64(column) * out2, results[j])
 
     @inline
-    def finished(memory, tall, first_row, first_column, m, n, rows, columns, bias, residual, out, wide, bias1,
-                 residual1, residual2, out1, out2):
+    def finished(memory, tall, first_row, first_column, m, n, rows, columns, bias, residual, out, bias1, residual1,
+                 residual2, out1, out2):
         down, place = (uint32(uint32(cuda.threadIdx.x) // uint32(across)),
-                       uint32(uint32(cuda.threadIdx.x) % uint32(across)))
-        step = uint32(1) if wide != uint32(0) else uint32(across)
-        place = uint32(place * uint32(4)) if wide != uint32(0) else place
+                       uint32(uint32(uint32(cuda.threadIdx.x) % uint32(across)) * uint32(each)))
         first = uint32(first_column + place)
         zeros, totals = cuda.local.array(4, uint32), cuda.local.array(4, uint32)
         scales, biases = cuda.local.array(4, uint32), cuda.local.array(4, float32)
         sums, old = cuda.local.array(4, uint32), cuda.local.array(4, float32)
         for j in range(4):
-            column = uint64(min(uint32(first + uint32(uint32(j) * step)), uint32(n - uint32(1))))
+            column = uint64(min(uint32(first + uint32(j * step)), uint32(n - uint32(1))))
             zeros[j], totals[j], scales[j], _ = ptx.ldg_u32x4(columns + column * uint64(RECORD_BYTES))
-            biases[j] = optional(bias, column * bias1)
+            biases[j] = optional(bias, column * bias1) if biased else -float32(0)
         stop = min(int32(tall), int32(m - first_row))
         while int32(down) < stop:
             row = uint64(uint32(first_row + down))
             line = row_at(rows + row * uint64(RECORD_BYTES))
-            at = uint32(memory + uint32(uint32(uint32(down * uint32(pitch)) + place) * uint32(4)))
-            to, beside = out + row * out1, residual + row * residual1
-            if wide != uint32(0):
-                sums[0], sums[1], sums[2], sums[3] = ptx.lds_u32x4(at)
-            else:
-                for j in range(4):
-                    sums[j] = ptx.lds_u32(uint32(at + uint32(4 * j * across)))
+            read(sums, uint32(memory + uint32(uint32(uint32(down * uint32(pitch)) + place) * uint32(4))))
             for j in range(4):
                 old[j] = -float32(0)
-            if residual != uint64(0):
-                if wide != uint32(0):
-                    if first < n:
-                        old[0], old[1], old[2], old[3] = ptx.ldg_f32x4(beside + uint64(first) * uint64(4))
-                else:
-                    for j in range(4):
-                        column = uint32(first + uint32(j * across))
-                        if column < n:
-                            old[j] = ptx.ldg_f32(beside + uint64(column) * residual2)
+            if added and residual != uint64(0):
+                add(old, residual + row * residual1, first, n, residual2)
             for j in range(4):
                 sums[j] = value(sums[j], line, zeros[j], totals[j], scales[j], biases[j], old[j])
-            if wide != uint32(0):
-                if first < n:
-                    put_four(to + uint64(first) * out2, sums[0], sums[1], sums[2], sums[3])
-            else:
-                for j in range(4):
-                    column = uint32(first + uint32(j * across))
-                    if column < n:
-                        put(to + uint64(column) * out2, sums[j])
+            write(out + row * out1, sums, first, n, out2)
             down = uint32(down + uint32(threads // across))
     return finished

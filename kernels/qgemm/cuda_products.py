@@ -17,7 +17,7 @@ from typing import Any
 
 from tilewright.kernels.ptx import intrinsics as ptx
 from tilewright.kernels.ptx import warp
-from tilewright.kernels.ptx.cuda import cuda, inline, int32, uint32, uint64
+from tilewright.kernels.ptx.cuda import cuda, float32, inline, int32, uint32, uint64
 from tilewright.kernels.ptx.launch import kernel, specialise
 
 from .cuda_finish import RECORD_BYTES, finish, finish_tile, optional, stores
@@ -31,11 +31,11 @@ SHARED = TILE * SUMS_PITCH
 STEP = 4  # chunks of k
 FEW = 8  # rows up to which a warp takes a column
 FEW_ROWS, FEW_COLUMNS = 4, 8  # of a block
-# wide: four neighbours of out, and of residual, are one access
-ARGUMENTS = ("r a, r b, r rows, r columns, r bias, r residual, w out, u32 m, u32 n, u32 chunks, u32 wide, u64 a0, "
-             "u64 a1, u64 b0, u64 b1, u64 rows0, u64 columns0, u64 bias1, u64 residual1, u64 residual2, u64 out0, "
+ARGUMENTS = ("r a, r b, r rows, r columns, r bias, r residual, w out, u32 m, u32 n, u32 chunks, u64 a0, u64 a1, "
+             "u64 b0, u64 b1, u64 rows0, u64 columns0, u64 bias1, u64 residual1, u64 residual2, u64 out0, "
              "u64 out1, u64 out2")
 EXAMPLES = [("int32", None, True, True), ("uint8", None, False, True), ("float32", "gelu", False, True)]
+TILES = [(*EXAMPLES[0], True), (*EXAMPLES[1], False), (*EXAMPLES[2], True), ("float32", "relu", False, True, False)]
 
 
 @inline
@@ -82,13 +82,13 @@ def _multiply(dot: Any) -> Any:
     return multiply
 
 
-@specialise(*EXAMPLES)
-def tile(kind: str, activation: str | None, signed_a: bool, signed_b: bool):
+@specialise(*TILES)
+def tile(kind: str, activation: str | None, signed_a: bool, signed_b: bool, wide: bool):
     multiply = _multiply(DOT[signed_a, signed_b])
-    finished = finish_tile(kind, activation, TILE // 4, SUMS_PITCH, THREADS)
+    finished = finish_tile(kind, activation, wide, TILE // 4, SUMS_PITCH, THREADS)
 
     @kernel(ARGUMENTS, threads=THREADS)
-    def tile(a, b, rows, columns, bias, residual, out, m, n, chunks, wide, a0, a1, b0, b1, rows0, columns0, bias1,
+    def tile(a, b, rows, columns, bias, residual, out, m, n, chunks, a0, a1, b0, b1, rows0, columns0, bias1,
              residual1, residual2, out0, out1, out2):
         to_a = ptx.smem_addr(cuda.shared.array(SHARED, uint32, alignment=16))
         to_b = uint32(to_a + uint32(TILE * PITCH * 4))
@@ -120,9 +120,10 @@ def tile(kind: str, activation: str | None, signed_a: bool, signed_b: bool):
                 row = uint32(uint32(down + uint32(16 * i)) * uint32(SUMS_PITCH))
                 at = uint32(row + uint32(across + uint32(16 * j)))
                 ptx.sts_u32(uint32(to_a + uint32(at * uint32(4))), uint32(sums[4 * i + j]))
-        cuda.syncthreads()
+        if wide:  # else a thread reads its own sums
+            cuda.syncthreads()
         finished(to_a, uint32(TILE), first_row, first_column, m, n, rows + batch * rows0, columns + batch * columns0,
-                 bias, residual, out + batch * out0, wide, bias1, residual1, residual2, out1, out2)
+                 bias, residual, out + batch * out0, bias1, residual1, residual2, out1, out2)
     return tile
 
 
@@ -131,7 +132,7 @@ def few(kind: str, activation: str | None, signed_a: bool, signed_b: bool):
     dot, (row_at, value), (put, _) = DOT[signed_a, signed_b], finish(kind, activation), stores(kind)
 
     @kernel(ARGUMENTS, threads=THREADS)
-    def few(a, b, rows, columns, bias, residual, out, m, n, chunks, wide, a0, a1, b0, b1, rows0, columns0, bias1,
+    def few(a, b, rows, columns, bias, residual, out, m, n, chunks, a0, a1, b0, b1, rows0, columns0, bias1,
             residual1, residual2, out0, out1, out2):
         lane, batch = uint32(cuda.threadIdx.x & uint32(31)), uint64(uint32(cuda.blockIdx.z))
         first = uint32(uint32(cuda.blockIdx.x) * uint32(FEW_ROWS))
@@ -148,7 +149,7 @@ def few(kind: str, activation: str | None, signed_a: bool, signed_b: bool):
                 at = uint64(chunk) * uint64(CHUNK)
                 e, f, g, h = ptx.ldg_u32x4(b + at)
                 for i in range(FEW_ROWS):
-                    if uint32(i) < count:
+                    if i == 0 or uint32(i) < count:
                         p, q, r, s = ptx.ldg_u32x4(a + uint64(i) * a1 + at)
                         sums[i] = dot(s, h, dot(r, g, dot(q, f, dot(p, e, sums[i]))))
                 chunk = uint32(chunk + uint32(32))
@@ -158,9 +159,12 @@ def few(kind: str, activation: str | None, signed_a: bool, signed_b: bool):
                 sums[2] if lane == uint32(2) else sums[3])
             if lane < count:
                 row = uint64(uint32(first + lane))
-                beside = optional(residual, row * residual1 + uint64(column) * residual2)
+                offset = optional(bias, uint64(column) * bias1) if kind != "int32" else -float32(0)
+                beside = -float32(0)
+                if kind == "float32":
+                    beside = optional(residual, row * residual1 + uint64(column) * residual2)
                 z, s, f, _ = ptx.ldg_u32x4(columns + batch * columns0 + uint64(column) * uint64(RECORD_BYTES))
                 put(out + batch * out0 + row * out1 + uint64(column) * out2,
-                    value(uint32(total), row_at(rows + batch * rows0 + row * uint64(RECORD_BYTES)), z, s, f,
-                          optional(bias, uint64(column) * bias1), beside))
+                    value(uint32(total), row_at(rows + batch * rows0 + row * uint64(RECORD_BYTES)), z, s, f, offset,
+                          beside))
     return few

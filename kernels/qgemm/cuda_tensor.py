@@ -6,7 +6,7 @@
 
 A row of a stage is 64 bytes, two rows to a line of all banks. Chunk c of row r lies at place c ^ (r / 2 mod 4) of its
 row, so that the eight rows that ldmatrix reads at once lie in different banks. Beyond the end of k are zeros; beyond
-the last row is that again. At the end the same memory takes the sums, 32 rows at a time, and a thread makes results of
+the last row is that again. At the end the same memory takes the sums, 64 rows at a time, and a thread makes results of
 four columns.
 """
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tilewright.kernels.ptx.launch import kernel, specialise
 
 from .cuda_finish import finish_tile
 from .cuda_operands import CHUNK
-from .cuda_products import ARGUMENTS, EXAMPLES, THREADS
+from .cuda_products import ARGUMENTS, THREADS, TILES
 
 NEEDS = (8, 0)
 TILE = 128
@@ -82,14 +82,26 @@ def _multiply(mma: Any) -> Any:
     return multiply
 
 
-@specialise(*EXAMPLES)
-def tensor_tile(kind: str, activation: str | None, signed_a: bool, signed_b: bool):
+@inline
+def to_shared(to, sums, part):
+    """The sums of the first two of a warp's tiles along the rows, or, in the second part, of the others"""
+    for i in range(2):
+        for k in range(2):
+            for j in range(4):
+                s, at = 4 * (4 * i + j) + 2 * k, uint32(to + uint32(4 * ((32 * i + 8 * k) * SUMS_PITCH + 8 * j)))
+                x = sums[s] if part == uint32(0) else sums[s + 32]
+                y = sums[s + 1] if part == uint32(0) else sums[s + 33]
+                ptx.sts_u32x2(at, uint32(x), uint32(y))
+
+
+@specialise(*TILES)
+def tensor_tile(kind: str, activation: str | None, signed_a: bool, signed_b: bool, wide: bool):
     multiply = _multiply(MMA[signed_a, signed_b])
-    finished = finish_tile(kind, activation, TILE // 4, SUMS_PITCH, THREADS)
+    finished = finish_tile(kind, activation, wide, TILE // 4, SUMS_PITCH, THREADS)
 
     @kernel(ARGUMENTS, threads=THREADS, blocks_per_sm=2, needs=NEEDS,
-            bars=Bars(registers=128, per_matrix=4, widest=32 if kind in BYTES else 128, conflicts=1.0))
-    def tensor_tile(a, b, rows, columns, bias, residual, out, m, n, chunks, wide, a0, a1, b0, b1, rows0, columns0,
+            bars=Bars(registers=128, per_matrix=4, widest=128 if wide and kind not in BYTES else None, conflicts=1.0))
+    def tensor_tile(a, b, rows, columns, bias, residual, out, m, n, chunks, a0, a1, b0, b1, rows0, columns0,
                     bias1, residual1, residual2, out0, out1, out2):
         memory = ptx.smem_addr(cuda.shared.array(WORDS, uint32, alignment=128))
         thread, batch = uint32(cuda.threadIdx.x), uint64(uint32(cuda.blockIdx.z))
@@ -134,20 +146,14 @@ def tensor_tile(kind: str, activation: str | None, signed_a: bool, signed_b: boo
         ptx.cp_async_wait_0()
         to = uint32(uint32(uint32(row + uint32(lane >> uint32(2))) * uint32(SUMS_PITCH)) + uint32(
             column + uint32(uint32(lane & uint32(3)) * uint32(2))))
-        to = uint32(to * uint32(4))
+        to = uint32(memory + uint32(to * uint32(4)))
         part = uint32(0)
-        while part < uint32(4):
+        while part < uint32(TILE):
             cuda.syncthreads()
-            for i in range(4):
-                if part == uint32(i):
-                    for k in range(2):
-                        for j in range(4):
-                            at = uint32(memory + uint32(to + uint32(4 * (8 * k * SUMS_PITCH + 8 * j))))
-                            s = 4 * (4 * i + j) + 2 * k
-                            ptx.sts_u32x2(at, uint32(sums[s]), uint32(sums[s + 1]))
+            to_shared(to, sums, part)
             cuda.syncthreads()
-            finished(memory, uint32(32), uint32(first_row + uint32(part * uint32(32))), first_column, m, n,
-                     rows + batch * rows0, columns + batch * columns0, bias, residual, out + batch * out0, wide, bias1,
-                     residual1, residual2, out1, out2)
-            part = uint32(part + uint32(1))
+            finished(memory, uint32(TILE // 2), uint32(first_row + part), first_column, m, n, rows + batch * rows0,
+                     columns + batch * columns0, bias, residual, out + batch * out0, bias1, residual1, residual2,
+                     out1, out2)
+            part = uint32(part + uint32(TILE // 2))
     return tensor_tile

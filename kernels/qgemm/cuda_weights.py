@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from tilewright.core import arrays
 from tilewright.core.quantized import QuantizedMatrix
 from tilewright.core.registry import Call
 from tilewright.kernels.gemm.cuda import Product, product
@@ -28,7 +27,7 @@ from tilewright.kernels.ptx.launch import blocks, kernel, scratch, specialise
 
 from .cuda_finish import activation
 from .cuda_operands import CHUNK
-from .cuda_sides import kept, steps
+from .cuda_sides import kept, steps, whole
 
 THREADS = 256
 COLUMNS = 8  # of a block, a warp each
@@ -37,58 +36,63 @@ FEW = 16  # rows; with more, weights become float32 first
 FLOAT_BITS = 0x4B000000  # of 2^23, whose last bit counts 1
 
 
-@inline
-def element(x, step, limit, p):
-    return ptx.ldg_f32(x + uint64(p) * step) if p < limit else float32(0)
+def _four(whole: bool) -> Any:
+    """(x, step, k, limit, p): elements p ... p + 3 of a row of k, 0 from `limit` on."""
+    @inline
+    def element(x, step, k, limit, p):
+        v = ptx.ldg_f32(x + uint64(min(p, uint32(k - uint32(1)))) * step)
+        return v if p < limit else float32(0)
+
+    @inline
+    def one_by_one(x, step, k, limit, p):
+        return (element(x, step, k, limit, p), element(x, step, k, limit, uint32(p + uint32(1))),
+                element(x, step, k, limit, uint32(p + uint32(2))), element(x, step, k, limit, uint32(p + uint32(3))))
+
+    @inline
+    def at_once(x, step, k, limit, p):
+        a, b, c, d = ptx.ldg_f32x4(x + uint64(min(p, uint32(k - uint32(4)))) * uint64(4))
+        return (a, b, c, d) if p < limit else (float32(0), float32(0), float32(0), float32(0))
+    return at_once if whole else one_by_one
 
 
-@inline
-def four(x, step, limit, p, vectors):
-    """x[p] ... x[p + 3], 0 from `limit` on"""
-    if vectors != uint32(0) and uint32(p + uint32(4)) <= limit:
-        return ptx.ldg_f32x4(x + uint64(p) * uint64(4))
-    return (element(x, step, limit, p), element(x, step, limit, uint32(p + uint32(1))),
-            element(x, step, limit, uint32(p + uint32(2))), element(x, step, limit, uint32(p + uint32(3))))
-
-
-def _products(bits: int) -> Any:
+def _products(bits: int, whole: bool) -> Any:
     """Add the products of one word of weights, k from p on, to `parts`, one sum for each row."""
-    mask = uint32((1 << bits) - 1)
+    mask, four = uint32((1 << bits) - 1), _four(whole)
 
     @inline
     def weight(word, at, lowest):
         return ptx.bits_f32(uint32(uint32(uint32(word >> uint32(at * bits)) & mask) | uint32(FLOAT_BITS))) - lowest
 
     @inline
-    def of_four(word, at, lowest, x, x1, x2, rows, limit, p, vectors, parts):
+    def of_four(word, at, lowest, x, x1, x2, rows, k, limit, p, parts):
         e, f, g, h = (weight(word, at, lowest), weight(word, at + 1, lowest), weight(word, at + 2, lowest),
                       weight(word, at + 3, lowest))
         for i in range(ROWS):
-            if uint32(i) < rows:
-                a, b, c, d = four(x + uint64(i) * x1, x2, limit, p, vectors)
+            if i == 0 or uint32(i) < rows:
+                a, b, c, d = four(x + uint64(i) * x1, x2, k, limit, p)
                 parts[i] = cuda.fma(d, h, cuda.fma(c, g, cuda.fma(b, f, cuda.fma(a, e, parts[i]))))
 
     @inline
-    def of_eight(word, lowest, x, x1, x2, rows, limit, p, vectors, parts):
-        of_four(word, 0, lowest, x, x1, x2, rows, limit, p, vectors, parts)
-        of_four(word, 4, lowest, x, x1, x2, rows, limit, uint32(p + uint32(4)), vectors, parts)
+    def of_eight(word, lowest, x, x1, x2, rows, k, limit, p, parts):
+        of_four(word, 0, lowest, x, x1, x2, rows, k, limit, p, parts)
+        of_four(word, 4, lowest, x, x1, x2, rows, k, limit, uint32(p + uint32(4)), parts)
 
     @inline
-    def of_bytes(word, lowest, x, x1, x2, rows, limit, p, vectors, parts):
-        of_four(word, 0, lowest, x, x1, x2, rows, limit, p, vectors, parts)
+    def of_bytes(word, lowest, x, x1, x2, rows, k, limit, p, parts):
+        of_four(word, 0, lowest, x, x1, x2, rows, k, limit, p, parts)
     return of_bytes if bits == 8 else of_eight
 
 
-@specialise((8, None), (4, None), (4, "gelu"))
-def weighted(bits: int, name: str | None):
-    """vectors: not 0 where four x of a row lie at a multiple of 16 bytes"""
-    products, f = _products(bits), activation(name)
+@specialise((8, None, True), (4, None, False), (4, "gelu", True))
+def weighted(bits: int, name: str | None, whole: bool):
+    """whole: a group has 4 n of a row, and so has k, and four x of a row lie at a multiple of 16 bytes"""
+    products, f = _products(bits, whole), activation(name)
     depth, word = 8 * CHUNK // bits, 32 // bits  # k of a chunk and of a word
 
     @kernel("r x, r values, r factors, r bias, r residual, w out, u32 m, u32 n, u32 k, u32 group, u32 groups, "
-            "u32 each, u32 vectors, u64 x1, u64 x2, u64 bias1, u64 residual1, u64 residual2, u64 out1, u64 out2",
+            "u32 each, u64 x1, u64 x2, u64 bias1, u64 residual1, u64 residual2, u64 out1, u64 out2",
             threads=THREADS)
-    def weighted(x, values, factors, bias, residual, out, m, n, k, group, groups, each, vectors, x1, x2, bias1,
+    def weighted(x, values, factors, bias, residual, out, m, n, k, group, groups, each, x1, x2, bias1,
                  residual1, residual2, out1, out2):
         lane = uint32(cuda.threadIdx.x & uint32(31))
         column = uint32(uint32(uint32(cuda.blockIdx.x) * uint32(COLUMNS)) + uint32(cuda.threadIdx.x >> uint32(5)))
@@ -111,10 +115,10 @@ def weighted(bits: int, name: str | None):
                 a, b, c, d = ptx.ldg_u32x4(values + uint64(chunk) * uint64(CHUNK))
                 for i in range(ROWS):
                     parts[i] = float32(0)
-                products(a, lowest, x, x1, x2, rows, limit, p, vectors, parts)
-                products(b, lowest, x, x1, x2, rows, limit, uint32(p + uint32(word)), vectors, parts)
-                products(c, lowest, x, x1, x2, rows, limit, uint32(p + uint32(2 * word)), vectors, parts)
-                products(d, lowest, x, x1, x2, rows, limit, uint32(p + uint32(3 * word)), vectors, parts)
+                products(a, lowest, x, x1, x2, rows, k, limit, p, parts)
+                products(b, lowest, x, x1, x2, rows, k, limit, uint32(p + uint32(word)), parts)
+                products(c, lowest, x, x1, x2, rows, k, limit, uint32(p + uint32(2 * word)), parts)
+                products(d, lowest, x, x1, x2, rows, k, limit, uint32(p + uint32(3 * word)), parts)
                 for i in range(ROWS):
                     sums[i] = cuda.fma(scale, parts[i], sums[i])
                 chunk = uint32(chunk + uint32(32))
@@ -200,14 +204,14 @@ def multiply(call: Call, out: np.ndarray) -> None:
     values, factors = kept(w, "cuda", _form)
     (m, n), k = out.shape, x.shape[1]
     if m > FEW:
-        whole = scratch((n, k), np.float32)
-        fours = 2 * CHUNK // w.bits * each  # of a group
+        floats = scratch((n, k), np.float32)
+        fours = 2 * CHUNK // w.bits * each  # of v in a group
         dequantized(w.bits, k % 4 == 0 and group % 4 == 0).launch(
-            (n, blocks(groups * fours, THREADS)), values, factors, whole, n, k, group, groups, fours)
-        product(Product(x, whole.T, out, residual, bias, activation=call.attrs["activation"]))
+            (n, blocks(groups * fours, THREADS)), values, factors, floats, n, k, group, groups, fours)
+        product(Product(x, floats.T, out, residual, bias, activation=call.attrs["activation"]))
         return
-    vectors = k > 0 and x.strides[1] == 4 and group % 4 == 0 and (arrays.address(x) | x.strides[0]) % CHUNK == 0
-    weighted(w.bits, call.attrs["activation"]).launch(
-        (blocks(n, COLUMNS), blocks(m, ROWS)), x, values, factors, bias, residual, out, m, n, k, group, groups, each,
-        vectors, *steps(*x.strides, 0 if bias is None else bias.strides[0],
-                        *((0, 0) if residual is None else residual.strides), *out.strides))
+    fours = k > 0 and group % 4 == 0 and whole(x, -1, 4)
+    weighted(w.bits, call.attrs["activation"], fours).launch(
+        (blocks(n, COLUMNS), blocks(m, ROWS)), x, values, factors, bias, residual, out, m, n, k, group,
+        groups if k else 0, each, *steps(*x.strides, 0 if bias is None else bias.strides[0],
+                                         *((0, 0) if residual is None else residual.strides), *out.strides))

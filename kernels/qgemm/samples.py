@@ -77,6 +77,9 @@ def matmul_integer_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]
         yield Case((a, b, 1, -1), {}, f"{sa} @ {sb} {layout}")
         if len(sb) == 2 and len(sa) > 1:
             yield Case((a, pack(b), np.dtype(dtype).type(5)), {}, f"{sa} @ {sb} {layout}, b packed")
+    for m, n in ((9, 4), (5, 3)):
+        a, b = integers(rng, (m, 20), dtype), integers(rng, (20, n), "int8")
+        yield Case((a, b, 3, 5), {}, f"{m}x{n}x20, in one part of some blocks")
     za, zb = integers(rng, (6, 9, 1), dtype), integers(rng, (6, 1, 33), "uint8")
     a, b = integers(rng, (6, 9, 17), dtype), integers(rng, (6, 17, 33), "uint8")
     yield Case((a, b, za, zb), {}, "zero points by batch")
@@ -133,13 +136,23 @@ def quantized_linear_cases(activations: Sequence[str | None]) -> Any:
             packed = quantize_weight(new(rng, (50, 133), dtype), **scheme)
             for activation in activations:
                 yield Case((new(rng, (2, 3, 133), dtype), packed, new(rng, (50,), dtype), new(rng, (2, 3, 50), dtype)),
-                           {"activation": activation}, f"3-D {activation} + residual, {scheme}")
+                           {"activation": activation}, f"3-D {activation} + residual, {scheme}",
+                           scheme != schemes[0] and activation not in (None, "gelu"))
             yield Case((new(rng, (133,), dtype), packed), {}, f"1-D x, {scheme}")
             x = new(rng, (9, 133), dtype)
             x[1, 5], x[2, 7], x[3, 0], x[4], x[5], x[6] = np.nan, np.inf, -np.inf, 0, np.abs(x[5]), -np.abs(x[6])
             x[7] *= np.float32(1e-38)
             x[8] *= np.float32(1e30)
             yield Case((x, packed, new(rng, (50,), dtype)), {}, f"NaN, infinity, zeros, one sign, far scales, {scheme}")
+        for m, n, activation, biased, added, which in (
+                (70, 52, "gelu", False, False, 0), (9, 52, "gelu", True, True, 0), (9, 5, "relu", False, True, 0),
+                (5, 52, "gelu", True, False, 0), (5, 9, None, True, True, 2), (5, 9, None, False, False, 2),
+                (5, 9, "gelu", True, True, 4), (5, 9, "gelu", False, False, 4)):
+            beside = [new(rng, shape, dtype) if there else None
+                      for there, shape in ((biased, (n,)), (added, (m, n)))]
+            packed = quantize_weight(new(rng, (n, 20), dtype), **schemes[which])
+            yield Case((new(rng, (m, 20), dtype), packed, *beside), {"activation": activation},
+                       f"{m}x{n}x20 {activation}, in one part of some blocks")
         for k in (67, WRAPS):
             x, values = _extremes("int8", k)[0].astype(dtype), _extreme_weights(rng, k)
             yield Case((x, values), {}, f"extremes, K = {k}")
@@ -161,7 +174,8 @@ def qlinear_cases(activations: Sequence[str | None]) -> Any:
                 y = float(rng.choice([0.03, 0.0625, 0.25])), integers(rng, (1,), result)[0]
             packed = quantize_weight(w, symmetric=i % 5 > 0)
             yield Case((x, (0.01, 2.0 ** -7)[i % 2], _zeros(rng, dtype, 1, 0, i % 3), packed, bias, *y),
-                       {"activation": activation}, f"{m}x{n}x{k} {layout} -> {result} {activation}")
+                       {"activation": activation}, f"{m}x{n}x{k} {layout} -> {result} {activation}",
+                       activation not in (None, "relu", "gelu"))
         packed = quantize_weight(sampling.normal(rng, (50, 33), "float32"))
         yield Case((integers(rng, (2, 3, 33), dtype), 0.1, 1, packed, None, 0.5, np.int8(0)), {}, "3-D")
         for k, zero in product((67, WRAPS), ENDS[dtype][:2]):

@@ -66,14 +66,12 @@ def _convert(one: Any, four: Any, lanes: int) -> Any:
                  zero_at(zeros, uint64(b * uint64(3)), zero))
             four(x, y, s, z, low, high)
         else:
-            i = uint32(0)
-            while True:
-                at = uint64(i)
-                one(x + at * uint64(x2), y + at * uint64(y2), scale_at(scales, at * a, scale),
-                    zero_at(zeros, at * b, zero), low, high)
-                i = uint32(i + uint32(1))
-                if i == left:
-                    break
+            one(x, y, scale_at(scales, uint64(0), scale), zero_at(zeros, uint64(0), zero), low, high)
+            for i in range(1, 3):
+                if uint32(i) < left:
+                    at = uint64(i)
+                    one(x + at * uint64(x2), y + at * uint64(y2), scale_at(scales, at * a, scale),
+                        zero_at(zeros, at * b, zero), low, high)
     return several
 
 
@@ -147,13 +145,10 @@ def extent(lanes: int):
             if left >= uint32(4):
                 a, b, c, d = ptx.ldg_f32x4(x)
                 return (wider(wider(wider(wider(high, a), b), c), d), wider(wider(wider(wider(low, -a), -b), -c), -d))
-            i = uint32(0)
-            while True:
-                v = ptx.ldg_f32(x + uint64(i) * uint64(4))
+            for i in range(3):  # of fewer the last again
+                v = ptx.ldg_f32(x + uint64(min(uint32(i), uint32(left - uint32(1)))) * uint64(4))
                 high, low = wider(high, v), wider(low, -v)
-                i = uint32(i + uint32(1))
-                if i == left:
-                    return high, low
+            return high, low
 
     @kernel("r x, w ends, u32 n, u32 rows, u32 columns, i64 x0, i64 x1, i64 x2", threads=THREADS)
     def extent(x, ends, n, rows, columns, x0, x1, x2):

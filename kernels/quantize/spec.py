@@ -288,6 +288,7 @@ def _dynamic_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
             layout = sampling.any_layout(rng)
             x = rng.standard_normal(shape) * np.float32(10) ** int(rng.integers(-3, 4)) + shift
             yield Case((sampling.laid_out(x.astype(np.float32), layout),), {}, f"{shape} {layout} {shift:+}")
+    yield Case((sampling.normal(rng, (2, 4, 12), "float32")[:, :3, :8],), {}, "rows and planes with gaps between them")
     for label, values in (("zeros", [0.0, -0.0, 0.0]), ("NaN", [1.0, np.nan, -1.0]), ("infinity", [1.0, np.inf, -1.0]),
                           ("-infinity", [1.0, -np.inf]), ("range beyond float32", [3e38, -3e38]),
                           ("denormals", [1e-44, 2e-44]), ("one denormal", [1e-45, 0.0]),

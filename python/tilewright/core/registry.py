@@ -74,11 +74,16 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One sample call of a public function: `ops.<op>(*inputs, **attrs)`."""
+    """One sample call of a public function: `ops.<op>(*inputs, **attrs)`.
+
+    product: one of many of a product of what kernels distinguish; where every kernel takes seconds to compile, on the
+    emulator, others stand for it
+    """
 
     inputs: tuple[Any, ...]
     attrs: dict[str, Any] = field(default_factory=dict)
     label: str = ""
+    product: bool = False
 
 
 def _no_cases(rng: np.random.Generator, dtype: str) -> Iterable[Case]:
