@@ -107,6 +107,15 @@ def test_tf32_only_where_it_is_asked_for() -> None:
         assert np.array_equal(judge(a, b, precision="tf32"), plain)
 
 
+def test_gradients_of_a_tf32_product_are_of_tf32() -> None:
+    import tilewright as tw
+    a, b = (tw.Tensor(x, requires_grad=True) for x in np.ones((2, 8, 8), np.float32))
+    with device.using(Recording()) as here, tw.use_backend("cuda"):
+        tw.matmul(a, b, precision="tf32").sum().backward()
+    assert [name for name in here.names if "_tensor_" in name] == ["tw_gemm_tensor_k_k_tf32"] * 3, here.names
+    assert np.array_equal(a.grad, np.full((8, 8), 8.0)) and np.array_equal(b.grad, a.grad)
+
+
 def test_tf32_is_of_float32() -> None:
     a = np.ones((2, 2))
     with pytest.raises(DTypeError, match="float32"):
