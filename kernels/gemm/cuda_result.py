@@ -1,8 +1,8 @@
 """How the sums of a block of 256 threads become rows of the result: activation(alpha · sum + bias) + beta · c.
 
-They lie in shared memory, 32 rows at a time: 16 of each half of the tile. A warp takes a whole row, each lane its
-columns of all rows: `lanes` neighbours by one access where that can be (WIDE), else every 32nd, so that the accesses of
-a warp meet in the same sectors.
+They go through shared memory a part after another, 32 rows at a time: 16 of each half of the tile. A warp takes a whole
+row, each lane its columns of all rows: `lanes` neighbours by one access where that can be (WIDE), else every 32nd, so
+that the accesses of a warp meet in the same sectors.
 """
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tilewright.kernels.ptx.cuda import cuda, float32, float64, inline, int64, u
 from .cuda_numbers import WIDE
 
 
-def result(numbers: Any, side: int, half: int, apart: int, line: int) -> tuple[Any, Any]:
-    """(columns_of, rows_of): the biases of a thread's columns, kept in a local array; and 32 rows of results.
+def result(numbers: Any, put_part: Any, parts: int, next_part: int, half: int, apart: int, line: int) -> Any:
+    """The device function for all results of a tile.
 
-    side columns a tile; half: rows between the two halves; apart: rows between those of a half; line: bytes from one
-    row of sums to the next.
+    put_part(acc, to, i) stores a thread's sums of part i of so many; next_part: rows from one part to the next; half:
+    rows between the two halves; apart: rows between those of a half; line: bytes from one row of sums to the next.
     """
     n, lanes, size = numbers, numbers.lanes, numbers.real().itemsize
-    real, zero, load, optional, put, finish = (
-        {4: float32, 2: float64}[lanes], n.real(0), n.load, n.optional, n.put, n.finish)
+    real, zero, load, optional = {4: float32, 2: float64}[lanes], n.real(0), n.load, n.optional
+    put, finish = n.put, n.finish
     load_wide, store_wide, lds, lds_wide = n.load_wide, n.store_wide, n.lds, n.lds_wide
 
     @inline
@@ -72,4 +72,20 @@ def result(numbers: Any, side: int, half: int, apart: int, line: int) -> tuple[A
                         single(2, p, at, columns, to, c, more, biases[2], alpha, beta, flags, c_c, o_c)
                         single(3, p, at, columns, to, c, more, biases[3], alpha, beta, flags, c_c, o_c)
             r = uint32(r + uint32(8))
-    return columns_of, rows_of
+
+    @inline
+    def results(acc, to, s, t, row, column, c, bias, out, alpha, beta, flags, rows, columns, c_r, c_c, bias_c, o_r,
+                o_c):
+        biases = cuda.local.array(lanes, real)
+        columns_of(biases, t, column, columns, bias, bias_c, flags)
+        part = uint32(0)
+        while part < uint32(parts):
+            cuda.syncthreads()
+            for i in range(parts):
+                if part == uint32(i):
+                    put_part(acc, to, i)
+            cuda.syncthreads()
+            rows_of(s, t, uint32(row + uint32(part * uint32(next_part))), column, biases, c, out, alpha, beta, flags,
+                    rows, columns, c_r, c_c, o_r, o_c)
+            part = uint32(part + uint32(1))
+    return results

@@ -110,7 +110,6 @@ def tensor(a_mode: str, b_mode: str, kind: str) -> Kernel:
     (start_a, load_a), (start_b, load_b) = rows_of_a(a_mode), columns_of_b(b_mode)
     place_a, last_a, second_a, offset_a = a_side.place, a_side.last, a_side.second, a_side.offset
     place_b, last_b, second_b, offset_b = b_side.place, b_side.last, b_side.second, b_side.offset
-    columns_of, rows_of = result(numbers(dtype), SIDE, 64, 1, LINE)
 
     @inline
     def multiply(acc, o, ra, i, rb, j):
@@ -132,6 +131,15 @@ def tensor(a_mode: str, b_mode: str, kind: str) -> Kernel:
         half_stage(acc, ra, rb, pa, pb, 0)
         half_stage(acc, ra, rb, pa, pb, 1)
 
+    @inline
+    def put_part(acc, to, i):
+        """Rows i·16 … of both halves of the tile."""
+        for j in range(4):
+            o, p = (i * 4 + j) * 4, uint32(to + uint32(32 * j))
+            ptx.sts_f32x2(p, acc[o], acc[o + 1])
+            ptx.sts_f32x2(uint32(p + uint32(8 * LINE)), acc[o + 2], acc[o + 3])
+
+    results = result(numbers(dtype), put_part, 4, 16, 64, 1, LINE)
     by, stages, together = (_by_copies, 3, 2) if needs >= (8, 0) else (_by_registers, 2, 1)
     sum_all, room_size = by(a_side, b_side, sum_stage, each), stages * STAGE // 4
 
@@ -140,7 +148,7 @@ def tensor(a_mode: str, b_mode: str, kind: str) -> Kernel:
     def tensor(a, b, c, bias, out, alpha, beta, flags, m, n, k, chunk, a_r, a_k, a_z, b_r, b_k, b_z, c_r, c_c, bias_c,
                o_r, o_c, o_y, o_z):
         room = cuda.shared.array(room_size, uint32, alignment=1024)
-        acc, biases = cuda.local.array(64, float32), cuda.local.array(4, float32)
+        acc = cuda.local.array(64, float32)
         for i in range(64):
             acc[i] = float32(0)
         t = uint32(cuda.threadIdx.x)
@@ -168,23 +176,8 @@ def tensor(a_mode: str, b_mode: str, kind: str) -> Kernel:
                 int32(int32(end) - int32(begin)), int32(ak), int32(bk), start_a(lane, wm),
                 uint32(start_b(lane, wn) + uint32(BYTES)))
 
-        # piece `part` of each warp's four: rows part·16 … of both halves of the tile
-        at = uint32(uint32(s + uint32(uint32(uint32(uint32(warp >> uint32(2)) * uint32(16))
+        to = uint32(uint32(s + uint32(uint32(uint32(uint32(warp >> uint32(2)) * uint32(16))
                                              + uint32(lane >> uint32(2))) * uint32(LINE)))
                     + uint32(uint32(wn + uint32(uint32(lane & uint32(3)) * uint32(2))) * uint32(4)))
-        columns_of(biases, t, column, n, bias, bias_c, flags)
-        part = uint32(0)
-        while part < uint32(4):
-            cuda.syncthreads()
-            for i in range(4):
-                if part == uint32(i):
-                    for j in range(4):
-                        o = (i * 4 + j) * 4
-                        p = uint32(at + uint32(32 * j))
-                        ptx.sts_f32x2(p, acc[o], acc[o + 1])
-                        ptx.sts_f32x2(uint32(p + uint32(8 * LINE)), acc[o + 2], acc[o + 3])
-            cuda.syncthreads()
-            rows_of(s, t, uint32(row + uint32(part * uint32(16))), column, biases, c, out, alpha, beta, flags, m, n,
-                    c_r, c_c, o_r, o_c)
-            part = uint32(part + uint32(1))
+        results(acc, to, s, t, row, column, c, bias, out, alpha, beta, flags, m, n, c_r, c_c, bias_c, o_r, o_c)
     return tensor

@@ -115,7 +115,6 @@ def tile(a_mode: str, b_mode: str, dtype: str) -> Kernel:
     sums, staged = mine * mine, 4 * BUFFER // n.real().itemsize
     (place_a, last_a, put_a), (place_b, last_b, put_b), bring = _operand(a_mode, n), _operand(b_mode, n), _rest(n)
     fetch, lds_wide, sts_wide = n.load_nc_wide, n.lds_wide, n.sts_wide
-    columns_of, rows_of = result(numbers(dtype), side, half, lanes, side * real_size)
     zero = n.real(0)
 
     @inline
@@ -138,6 +137,16 @@ def tile(a_mode: str, b_mode: str, dtype: str) -> Kernel:
         one_k(acc, ra, rb, uint32(pa + uint32(5 * STEP)), uint32(pb + uint32(5 * STEP)))
         one_k(acc, ra, rb, uint32(pa + uint32(6 * STEP)), uint32(pb + uint32(6 * STEP)))
         one_k(acc, ra, rb, uint32(pa + uint32(7 * STEP)), uint32(pb + uint32(7 * STEP)))
+
+    @inline
+    def put_part(acc, to, i):
+        """Row i of each thread's in both halves of the tile."""
+        for h in range(2):
+            p = uint32(to + uint32(h * 16 * side * real_size))
+            sts_wide(p, acc, (h * lanes + i) * mine)
+            sts_wide(uint32(p + uint32(half * real_size)), acc, (h * lanes + i) * mine + lanes)
+
+    results = result(numbers(dtype), put_part, lanes, 1, half, lanes, side * real_size)
 
     @kernel(ARGUMENTS.format(n.number), threads=THREADS, blocks_per_sm=2,
             bars=Bars(registers=128, ffma=0.88, loads=128, conflicts=1.0) if lanes == 4 else Bars(conflicts=1.0))
@@ -205,18 +214,6 @@ def tile(a_mode: str, b_mode: str, dtype: str) -> Kernel:
                 off = uint32(off + uint32(STEP))
                 at = uint32(at + uint32(1))
 
-        line = uint32(s + uint32(uint32(uint32(ty * uint32(side)) + uint32(tx * uint32(lanes))) * uint32(real_size)))
-        columns_of(rb, t, column, n, bias, bias_c, flags)
-        part = uint32(0)
-        while part < uint32(lanes):
-            cuda.syncthreads()
-            for i in range(lanes):
-                if part == uint32(i):
-                    for h in range(2):
-                        p = uint32(line + uint32(h * 16 * side * real_size))
-                        sts_wide(p, acc, (h * lanes + i) * mine)
-                        sts_wide(uint32(p + uint32(half * real_size)), acc, (h * lanes + i) * mine + lanes)
-            cuda.syncthreads()
-            rows_of(s, t, uint32(row + part), column, rb, c, out, alpha, beta, flags, m, n, c_r, c_c, o_r, o_c)
-            part = uint32(part + uint32(1))
+        to = uint32(s + uint32(uint32(uint32(ty * uint32(side)) + uint32(tx * uint32(lanes))) * uint32(real_size)))
+        results(acc, to, s, t, row, column, c, bias, out, alpha, beta, flags, m, n, c_r, c_c, bias_c, o_r, o_c)
     return tile
