@@ -99,9 +99,12 @@ def linear_cases(activations: Sequence[str | None]) -> Any:
                 yield Case((new(rng, (2, 3, 33), dtype), new(rng, (50, 33), dtype), new(rng, (50,), dtype), last),
                            {"activation": activation}, f"3-D {activation}{' + residual' * (last is not None)}")
         yield Case((new(rng, (33,), dtype), new(rng, (5, 33), dtype), None, new(rng, (5,), dtype)), {}, "1-D x")
-        if dtype == "float32":
-            yield Case((new(rng, (9, 20), dtype), new(rng, (13, 20), dtype), new(rng, (13,), dtype), None),
-                       {"activation": "gelu", "precision": "tf32"}, "9x13x20 gelu, tf32")
+        for lx, lw, lr in product("cf", "cf", ("c", "step")):  # operands in whole vectors, results in such or not
+            for precision in (None, "tf32") if dtype == "float32" and lx == lw == "c" else (None,):
+                k = 24 if precision is None else 12  # less than is summed at once on tensor cores
+                yield Case((new(rng, (72, k), dtype, lx), new(rng, (40, k), dtype, lw), new(rng, (40,), dtype),
+                            new(rng, (72, 40), dtype, lr)), {"activation": "relu", "precision": precision},
+                           f"72x40x{k} {lx} {lw} + {lr} {precision}")
     return cases
 
 
