@@ -128,7 +128,6 @@ def _tiled(p: Product) -> None:
     (a, a_mode), (b, b_mode) = (_loadable(x, _kept(dtype, kind)) for x in (p.a, p.b.swapaxes(1, 2)))
     kernel = tile(a_mode, b_mode, dtype) if kind is None else tensor(a_mode, b_mode, kind)
     tiles = blocks(m, 32 * lanes) * blocks(n, 32 * lanes)
-    wide = WIDE * (n % lanes == 0)
 
     def launch(chunk: int, c: Any, bias: Any, out: np.ndarray, alpha: float, flags: int, o_y: int) -> None:
         kernel.launch(
@@ -141,8 +140,8 @@ def _tiled(p: Product) -> None:
         wide = WIDE * (_is_wide(out, lanes) and _is_wide(c, lanes))
         launch(max(k, 1), c, bias, out, p.alpha, ACTIVATIONS.index(p.activation) | wide, 0)
         return
-    sums = scratch((blocks(k, chunk), count, m, n), numbers(dtype).real)
-    launch(chunk, None, None, sums, 1.0, RAW | wide, sums.strides[0])
+    sums = scratch((blocks(k, chunk), count, m, blocks(n, lanes) * lanes), numbers(dtype).real)
+    launch(chunk, None, None, sums, 1.0, RAW | WIDE, sums.strides[0])
     _add_parts(p, sums)
 
 
@@ -181,7 +180,7 @@ def _by_vector(p: Product) -> None:
         return
     sums = scratch((blocks(k, chunk), count, rows), numbers(dtype).real)
     launch(chunk, None, None, sums, 1.0, RAW, sums.strides[0])
-    _add_parts(p, sums)
+    _add_parts(p, sums.reshape(-1, *p.out.shape))
 
 
 def _is_dense(x: np.ndarray) -> bool:
@@ -190,11 +189,12 @@ def _is_dense(x: np.ndarray) -> bool:
 
 
 def _add_parts(p: Product, sums: np.ndarray) -> None:
-    """The result of sums over parts of k."""
+    """The result of sums over parts of k: (parts, planes, rows, columns and more to fill 16 bytes)."""
     out, c, bias = p.out, p.c, p.bias
     parts(arrays.name_of(out.dtype)).launch(
         (blocks(out[0].size, 256), 1, out.shape[0]), sums, c, bias, out, p.alpha, p.beta if c is not None else 0.0,
-        ACTIVATIONS.index(p.activation), *out.shape[1:], sums.shape[0], *_steps(c, 2), *_steps(bias, 1), *out.strides)
+        ACTIVATIONS.index(p.activation), *out.shape[1:], sums.shape[0], *sums.strides[:3], *_steps(c, 2),
+        *_steps(bias, 1), *out.strides)
 
 
 # ---- operations

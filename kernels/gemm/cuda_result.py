@@ -21,17 +21,14 @@ def result(numbers: Any, put_part: Any, parts: int, next_part: int, half: int, a
     """
     n, lanes, size = numbers, numbers.lanes, numbers.real().itemsize
     real, zero, load, optional = {4: float32, 2: float64}[lanes], n.real(0), n.load, n.optional
-    put, finish = n.put, n.finish
+    store, finish = n.store, n.finish
     load_wide, store_wide, lds, lds_wide = n.load_wide, n.store_wide, n.lds, n.lds_wide
 
     @inline
-    def single(j, p, at, columns, to, c, more, bias, alpha, beta, flags, c_c, o_c):
+    def single(j, p, at, columns, to, bias, old, alpha, beta, flags, o_c):
         if uint32(at + uint32(32 * j)) < columns:
-            old = zero
-            if c != uint64(0):
-                old = load(more + uint64(int64(32 * j) * c_c))
             total = lds(uint32(p + uint32(32 * j * size)))
-            put(to + uint64(int64(32 * j) * o_c), finish(total, bias, old, alpha, beta, flags), flags)
+            store(to + uint64(int64(32 * j) * o_c), finish(total, bias, old, alpha, beta, flags))
 
     @inline
     def columns_of(biases, t, column, columns, bias, bias_c, flags):
@@ -55,22 +52,28 @@ def result(numbers: Any, put_part: Any, parts: int, next_part: int, half: int, a
             to = out + uint64(int64(i) * o_r + int64(at) * o_c)
             more = c + uint64(int64(i) * c_r + int64(at) * c_c)
             if i < rows:
+                for j in range(lanes):
+                    old[j] = zero
+                if c != uint64(0):
+                    if wide:
+                        if at < columns:
+                            load_wide(old, 0, more)
+                    else:
+                        for j in range(lanes):
+                            if uint32(at + uint32(32 * j)) < columns:
+                                old[j] = load(more + uint64(int64(32 * j) * c_c))
                 if wide:
                     if at < columns:
-                        for j in range(lanes):
-                            old[j] = zero
                         lds_wide(sums, 0, p)
-                        if c != uint64(0):
-                            load_wide(old, 0, more)
                         for j in range(lanes):
                             sums[j] = finish(sums[j], biases[j], old[j], alpha, beta, flags)
                         store_wide(to, sums, 0, flags)
                 else:
-                    single(0, p, at, columns, to, c, more, biases[0], alpha, beta, flags, c_c, o_c)
-                    single(1, p, at, columns, to, c, more, biases[1], alpha, beta, flags, c_c, o_c)
+                    single(0, p, at, columns, to, biases[0], old[0], alpha, beta, flags, o_c)
+                    single(1, p, at, columns, to, biases[1], old[1], alpha, beta, flags, o_c)
                     if lanes == 4:
-                        single(2, p, at, columns, to, c, more, biases[2], alpha, beta, flags, c_c, o_c)
-                        single(3, p, at, columns, to, c, more, biases[3], alpha, beta, flags, c_c, o_c)
+                        single(2, p, at, columns, to, biases[2], old[2], alpha, beta, flags, o_c)
+                        single(3, p, at, columns, to, biases[3], old[3], alpha, beta, flags, o_c)
             r = uint32(r + uint32(8))
 
     @inline

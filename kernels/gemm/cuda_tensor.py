@@ -103,6 +103,15 @@ def _by_registers(a: Any, b: Any, sum_stage: Any, each: int) -> Any:
     return sum_all
 
 
+# Names of mutants are first lines of statements, see tests/mutants.py.
+_SUM = "sum_all(acc, s, to_a, to_b, pa, pb, further_a, further_b, uint64(int64(each) * a_k), uint64(int64(each) * b_k),"
+_RESULTS = "results(acc, to, s, t, row, column, c, bias, out, alpha, beta, flags, m, n, c_r, c_c, bias_c, o_r, o_c)"
+NOTHING = {f"guard: {_SUM}": "before the loop, whose first turn where k is 0 sums stages that were filled with zeros"}
+ALWAYS = {f"guard 13: {_RESULTS}": "part is 1 where it is below 2 and not 0",
+          f"guard 16: {_RESULTS}": "part is 3 where it is above 1 and not 2, there being four",
+          f"guard 17: {_RESULTS}": "before the loop over 32 rows, which begins at a warp's number, below 8"}
+
+
 @specialise(*((a, b, kind) for kind in KINDS for a, b in ("kk", "kr", "rk", "rr") if kind != "tf32" or a + b == "kk"))
 def tensor(a_mode: str, b_mode: str, kind: str) -> Kernel:
     mma, dtype, size, needs = KINDS[kind]
@@ -144,7 +153,7 @@ def tensor(a_mode: str, b_mode: str, kind: str) -> Kernel:
     sum_all, room_size = by(a_side, b_side, sum_stage, each), stages * STAGE // 4
 
     @kernel(ARGUMENTS.format("f32"), threads=256, blocks_per_sm=together, needs=needs,
-            bars=Bars(per_matrix=4, conflicts=1.0))
+            bars=Bars(per_matrix=4, conflicts=1.0), harmless=ALWAYS | NOTHING if stages == 3 else ALWAYS)
     def tensor(a, b, c, bias, out, alpha, beta, flags, m, n, k, chunk, a_r, a_k, a_z, b_r, b_k, b_z, c_r, c_c, bias_c,
                o_r, o_c, o_y, o_z):
         room = cuda.shared.array(room_size, uint32, alignment=1024)

@@ -126,22 +126,19 @@ def parts(dtype: str) -> Kernel:
     real_size, optional, store, finish = n.real().itemsize, n.optional, n.store, n.finish
 
     @kernel(f"r sums, r c, r bias, w out, {n.number} alpha, {n.number} beta, u32 flags, u32 m, u32 n, u32 count, "
-            "i64 c_r, i64 c_c, i64 bias_c, i64 o_z, i64 o_r, i64 o_c", threads=256)
-    def parts(sums, c, bias, out, alpha, beta, flags, m, n, count, c_r, c_c, bias_c, o_z, o_r, o_c):
+            "i64 s_p, i64 s_z, i64 s_r, i64 c_r, i64 c_c, i64 bias_c, i64 o_z, i64 o_r, i64 o_c", threads=256)
+    def parts(sums, c, bias, out, alpha, beta, flags, m, n, count, s_p, s_z, s_r, c_r, c_c, bias_c, o_z, o_r, o_c):
         i = uint64(cuda.blockIdx.x) * uint64(256) + uint64(cuda.threadIdx.x)
-        whole, plane = uint64(m) * uint64(n), uint64(cuda.blockIdx.z)
-        if i < whole:
-            sums += (plane * whole + i) * uint64(real_size)
-            further = uint64(cuda.gridDim.z) * whole * uint64(real_size)
+        if i < uint64(m) * uint64(n):
+            plane, row, column = int64(cuda.blockIdx.z), int64(i // uint64(n)), int64(i % uint64(n))
+            sums += uint64(plane * s_z + row * s_r + column * int64(real_size))
             total, part = zero, uint32(0)
             while True:
                 total += load(sums)
-                sums += further
+                sums += uint64(s_p)
                 part = uint32(part + uint32(1))
                 if part >= count:
                     break
-            out += uint64(int64(plane) * o_z)
-            row, column = int64(i // uint64(n)), int64(i % uint64(n))
             b, old = optional(bias, uint64(column * bias_c)), optional(c, uint64(row * c_r + column * c_c))
-            store(out + uint64(row * o_r + column * o_c), finish(total, b, old, alpha, beta, flags))
+            store(out + uint64(plane * o_z + row * o_r + column * o_c), finish(total, b, old, alpha, beta, flags))
     return parts

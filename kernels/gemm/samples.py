@@ -101,10 +101,13 @@ def linear_cases(activations: Sequence[str | None]) -> Any:
         yield Case((new(rng, (33,), dtype), new(rng, (5, 33), dtype), None, new(rng, (5,), dtype)), {}, "1-D x")
         for lx, lw, lr in product("cf", "cf", ("c", "step")):  # operands in whole vectors, results in such or not
             for precision in (None, "tf32") if dtype == "float32" and lx == lw == "c" else (None,):
-                k = 24 if precision is None else 12  # less than is summed at once on tensor cores
+                k = 8 if precision is None else 12  # less than tensor cores are given at once
                 yield Case((new(rng, (72, k), dtype, lx), new(rng, (40, k), dtype, lw), new(rng, (40,), dtype),
                             new(rng, (72, 40), dtype, lr)), {"activation": "relu", "precision": precision},
                            f"72x40x{k} {lx} {lw} + {lr} {precision}")
+        for lx, lw in product("cf", repeat=2):
+            yield Case((new(rng, (8, 256), dtype, lx), new(rng, (16, 256), dtype, lw), None, None), {},
+                       f"8x16x256 {lx} {lw}, K in parts")
     return cases
 
 
