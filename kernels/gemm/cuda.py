@@ -17,14 +17,14 @@ from tilewright.kernels.ptx.launch import blocks, scratch
 from .cuda_columns import column_sums
 from .cuda_ladder import naive, tiled
 from .cuda_numbers import RAW, WIDE, numbers
-from .cuda_tensor import tensor
+from .cuda_pack import packed
+from .cuda_tensor import KINDS, tensor
 from .cuda_tile import tile
 from .cuda_vector import ACROSS, ROWS, across, dot, parts
 from .spec import ACTIVATIONS
 
 MOST_PLANES = 65535  # of a grid along z
 ALIGNMENT = 16
-TENSOR_CORES = (8, 0)  # the compute capability from which on tensor() runs
 FILL = 128  # blocks, about those that a device runs at once
 LEAST_CHUNK, MOST_CHUNKS, EVEN = 128, 32, 32  # of k, so that sums in scratch are few beside products
 
@@ -40,6 +40,7 @@ class Product(NamedTuple):
     alpha: float = 1.0
     beta: float = 1.0
     activation: str | None = None
+    precision: str | None = None
 
 
 def product(p: Product) -> None:
@@ -80,32 +81,33 @@ def _rows(x: np.ndarray) -> np.ndarray:
     return _merged(x)[None]
 
 
-def mode(x: np.ndarray, lanes: int) -> str:
-    """How the tile kernel loads x (..., rows, k): see cuda_tile.py."""
-    size = x.itemsize
-    rows, k = x.shape[-2:]
-    row, step = x.strides[-2:]
+def mode(x: np.ndarray) -> str | None:
+    """How x (..., rows, k) is loaded 16 bytes at a time, see cuda_tile.py; None: it has to be packed for that."""
+    size, lanes, (rows, k), (row, step) = x.itemsize, ALIGNMENT // x.itemsize, x.shape[-2:], x.strides[-2:]
     if arrays.address(x) % ALIGNMENT or any(v % ALIGNMENT for v in x.strides[:-2]):
-        return "s"
-    if step == size and row % ALIGNMENT == 0 and k >= lanes:
+        return None
+    if step == size and row % ALIGNMENT == 0 and k % lanes == 0:
         return "k"
-    if row == size and step % ALIGNMENT == 0 and rows % lanes == 0:
-        return "r"
-    return "s"
+    return "r" if row == size and step % ALIGNMENT == 0 and rows % lanes == 0 else None
+
+
+def _kind(dtype: str, precision: str | None) -> str | None:
+    """What the tensor cores of the device are given, of cuda_tensor.py; None: they do not compute this."""
+    kind, here = precision or dtype, device.current().cc
+    if kind in KINDS and here >= KINDS[kind].needs:
+        return kind
+    return "float16_sm75" if kind == "float16" else None
+
+
+def _kept(dtype: str, kind: str | None) -> str:
+    """What a kernel loads: where there are no tensor cores for them, bfloat16 as float32."""
+    return "tf32" if kind == "tf32" else "float32" if kind is None and dtype in HALVES else dtype
 
 
 def _is_wide(x: np.ndarray | None, lanes: int) -> bool:
     """Whether x (..., rows, columns) can be accessed `lanes` columns at a time."""
     return x is None or (x.strides[-1] == x.itemsize and x.shape[-1] % lanes == 0
                          and all(v % (lanes * x.itemsize) == 0 for v in (arrays.address(x), *x.strides[:-1])))
-
-
-def _modes(a: np.ndarray, b: np.ndarray) -> tuple[str, str]:
-    lanes = ALIGNMENT // a.itemsize
-    if a.itemsize == 2 and device.current().cc < TENSOR_CORES:
-        return "s", "s"
-    found = mode(a, lanes), mode(b.swapaxes(-1, -2), lanes)
-    return ("s", "s") if "s" in found else found
 
 
 def _steps(x: np.ndarray | None, axes: int) -> tuple[int, ...]:
@@ -120,27 +122,38 @@ def _chunk(k: int, running: int) -> int:
 
 def _tiled(p: Product) -> None:
     """By tiles of sums."""
-    a, b, c, out, bias = p.a, p.b, p.c, p.out, p.bias
-    (count, m, n), k, dtype = out.shape, a.shape[2], arrays.name_of(a.dtype)
-    lanes, (a_mode, b_mode) = numbers(dtype).lanes, _modes(a, b)
+    c, out, bias = p.c, p.out, p.bias
+    (count, m, n), k, dtype = out.shape, p.a.shape[2], arrays.name_of(out.dtype)
+    kind, lanes = _kind(dtype, p.precision), numbers(dtype).lanes
+    (a, a_mode), (b, b_mode) = (_loadable(x, _kept(dtype, kind)) for x in (p.a, p.b.swapaxes(1, 2)))
+    kernel = tile(a_mode, b_mode, dtype) if kind is None else tensor(a_mode, b_mode, kind)
     tiles = blocks(m, 32 * lanes) * blocks(n, 32 * lanes)
-    kernel = tensor if a.itemsize == 2 and a_mode != "s" else tile
-    wide = WIDE * (n % lanes == 0)
 
     def launch(chunk: int, c: Any, bias: Any, out: np.ndarray, alpha: float, flags: int, o_y: int) -> None:
-        kernel(a_mode, b_mode, dtype).launch(
+        kernel.launch(
             (tiles, blocks(k, chunk) if k else 1, count), a, b, c, bias, out, alpha, p.beta if c is not None else 0.0,
-            flags, m, n, k, chunk, a.strides[1], a.strides[2], a.strides[0], b.strides[2], b.strides[1], b.strides[0],
-            *_steps(c, 2), *_steps(bias, 1), out.strides[-2], out.strides[-1], o_y, out.strides[0])
+            flags, m, n, k, chunk, *_strides(a), *_strides(b), *_steps(c, 2), *_steps(bias, 1), *out.strides[-2:], o_y,
+            out.strides[-3])
 
     chunk = _chunk(k, tiles * count)
-    if count > 1 or chunk >= k:
+    if chunk >= k:
         wide = WIDE * (_is_wide(out, lanes) and _is_wide(c, lanes))
         launch(max(k, 1), c, bias, out, p.alpha, ACTIVATIONS.index(p.activation) | wide, 0)
         return
-    sums = scratch((blocks(k, chunk), m, n), numbers(dtype).real)
-    launch(chunk, None, None, sums, 1.0, RAW | wide, sums.strides[0])
+    sums = scratch((blocks(k, chunk), count, m, blocks(n, lanes) * lanes), numbers(dtype).real)
+    launch(chunk, None, None, sums, 1.0, RAW | WIDE, sums.strides[0])
     _add_parts(p, sums)
+
+
+def _loadable(x: np.ndarray, kept: str) -> tuple[np.ndarray, str]:
+    """x (planes, rows, k), packed unless it can be loaded as it is, and how it is loaded."""
+    found = mode(x) if arrays.name_of(x.dtype) == kept else None
+    return (x, found) if found else (packed(x, kept), "k")
+
+
+def _strides(x: np.ndarray) -> tuple[int, int, int]:
+    """Bytes between rows, steps of k and planes, of which one may stand for all."""
+    return x.strides[1], x.strides[2], x.strides[0] if x.shape[0] > 1 else 0
 
 
 def _by_vector(p: Product) -> None:
@@ -159,15 +172,15 @@ def _by_vector(p: Product) -> None:
         kernel(dtype).launch((blocks(rows, each), blocks(k, chunk) if k else 1, count), a, x, c, bias, out, alpha,
                              p.beta if c is not None else 0.0, flags | wide, rows, k, chunk, a.strides[1],
                              a.strides[2], a.strides[0], x.strides[1], x.strides[0], c_r, bias_r, out.strides[-1], o_y,
-                             out.strides[0])
+                             out.strides[-2])
 
     chunk = _chunk(k, blocks(rows, ROWS if along else ACROSS) * count)
-    if count > 1 or chunk >= k:
+    if chunk >= k:
         launch(max(k, 1), c, bias, out, p.alpha, ACTIVATIONS.index(p.activation), 0)
         return
-    sums = scratch((blocks(k, chunk), rows), numbers(dtype).real)
+    sums = scratch((blocks(k, chunk), count, rows), numbers(dtype).real)
     launch(chunk, None, None, sums, 1.0, RAW, sums.strides[0])
-    _add_parts(p, sums)
+    _add_parts(p, sums.reshape(-1, *p.out.shape))
 
 
 def _is_dense(x: np.ndarray) -> bool:
@@ -176,18 +189,19 @@ def _is_dense(x: np.ndarray) -> bool:
 
 
 def _add_parts(p: Product, sums: np.ndarray) -> None:
-    """The result of sums over parts of k."""
-    out, c, bias = p.out[0], p.c, p.bias
+    """The result of sums over parts of k: (parts, planes, rows, columns and more to fill 16 bytes)."""
+    out, c, bias = p.out, p.c, p.bias
     parts(arrays.name_of(out.dtype)).launch(
-        blocks(out.size, 256), sums, c, bias, out, p.alpha, p.beta if c is not None else 0.0,
-        ACTIVATIONS.index(p.activation), *out.shape, sums.shape[0], *_steps(c, 2), *_steps(bias, 1), *out.strides)
+        (blocks(out[0].size, 256), 1, out.shape[0]), sums, c, bias, out, p.alpha, p.beta if c is not None else 0.0,
+        ACTIVATIONS.index(p.activation), *out.shape[1:], sums.shape[0], *sums.strides[:3], *_steps(c, 2),
+        *_steps(bias, 1), *out.strides)
 
 
 # ---- operations
 
 def _matmul(call: Call, outs: Sequence[np.ndarray]) -> None:
     a, b = call.inputs
-    product(Product(a, b, outs[0]))
+    product(Product(a, b, outs[0], precision=call.attrs["precision"]))
 
 
 def _gemm(call: Call, outs: Sequence[np.ndarray]) -> None:
@@ -197,7 +211,8 @@ def _gemm(call: Call, outs: Sequence[np.ndarray]) -> None:
 
 def _linear(call: Call, outs: Sequence[np.ndarray]) -> None:
     x, w, bias, residual = call.inputs
-    product(Product(x, w.T, outs[0], residual, bias, activation=call.attrs["activation"]))
+    product(Product(x, w.T, outs[0], residual, bias, activation=call.attrs["activation"],
+                    precision=call.attrs["precision"]))
 
 
 def _linear_backward(call: Call, outs: Sequence[np.ndarray]) -> None:
@@ -240,7 +255,7 @@ def _ladder(step: Any, call: Call, out: np.ndarray) -> None:
 
 def _how(call: Call) -> str:
     a, b = call.inputs[0], call.inputs[1].T if call.op == "linear" else call.inputs[1]
-    return _words(a, b)
+    return _words(a, b, call.attrs.get("precision"))
 
 
 def _how_backward(call: Call) -> str:
@@ -252,15 +267,15 @@ def _how_backward_weights(call: Call) -> str:
     return _words(call.inputs[0].T, call.inputs[1])
 
 
-def _words(a: np.ndarray, b: np.ndarray) -> str:
-    side = 32 * numbers(arrays.name_of(a.dtype)).lanes
-    while a.ndim < 3:
-        a, b = a[None], b[None]
+def _words(a: np.ndarray, b: np.ndarray, precision: str | None = None) -> str:
     if a.shape[-2] == 1 or b.shape[-1] == 1:
         return "product with a vector"
-    if "s" in _modes(a, b):
-        return f"{side}x{side} tile in registers, an element a load"
-    return f"{side}x{side} tile {'on tensor cores' if a.itemsize == 2 else 'in registers'}, 128-bit loads"
+    dtype = arrays.name_of(a.dtype)
+    kind, side = _kind(dtype, precision), 32 * numbers(dtype).lanes
+    kept = _kept(dtype, kind)
+    words = f"{side}x{side} tile {'in registers' if kind is None else 'on tensor cores'}, {kept}"
+    packs = [name for name, x in (("a", a), ("b", b.swapaxes(-1, -2))) if dtype != kept or not mode(x)]
+    return f"{words}, after packing {' and '.join(packs)}" if packs else words
 
 
 def _here(call: Call) -> str | None:

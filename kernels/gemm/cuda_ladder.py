@@ -32,7 +32,8 @@ def naive(a, b, y, m, n, k, a_z, a_r, a_k, b_z, b_k, b_c, y_z, y_r, y_c):
         ptx.stg_f32(y + uint64(plane * y_z + int64(row) * y_r + int64(column) * y_c), total)
 
 
-@kernel(SIGNATURE, threads=(SIDE, SIDE))
+@kernel(SIGNATURE, threads=(SIDE, SIDE), harmless={
+    "guard: while begin < k:": "where k is 0 a turn loads nothing, loads having guards of their own: it adds zeros"})
 def tiled(a, b, y, m, n, k, a_z, a_r, a_k, b_z, b_k, b_c, y_z, y_r, y_c):
     left = cuda.shared.array((SIDE, SIDE), float32)
     right = cuda.shared.array((SIDE, SIDE), float32)

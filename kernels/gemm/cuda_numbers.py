@@ -20,7 +20,7 @@ from .spec import ACTIVATIONS
 
 CODE = 0xFF  # of flags: the number of the activation in spec.ACTIVATIONS
 WIDE = 0x100  # 128-bit accesses to c and out, or to the operands of a product with a vector
-RAW = 0x200  # out is of the type of the sums
+RAW = 0x200  # out is of the type of the sums; of tiles always in 128-bit accesses
 SLOPES = {"leaky_relu": 0.01, "elu": 1.0}  # what spec.activate takes for those that have a parameter
 
 

@@ -1,8 +1,8 @@
 """How the sums of a block of 256 threads become rows of the result: activation(alpha · sum + bias) + beta · c.
 
-They lie in shared memory, 32 rows at a time: 16 of each half of the tile. A warp takes a whole row, each lane its
-columns of all rows: `lanes` neighbours by one access where that can be (WIDE), else every 32nd, so that the accesses of
-a warp meet in the same sectors.
+They go through shared memory a part after another, 32 rows at a time: 16 of each half of the tile. A warp takes a whole
+row, each lane its columns of all rows: `lanes` neighbours by one access where that can be (WIDE), else every 32nd, so
+that the accesses of a warp meet in the same sectors.
 """
 from __future__ import annotations
 
@@ -13,25 +13,22 @@ from tilewright.kernels.ptx.cuda import cuda, float32, float64, inline, int64, u
 from .cuda_numbers import WIDE
 
 
-def result(numbers: Any, side: int, half: int, apart: int, line: int) -> tuple[Any, Any]:
-    """(columns_of, rows_of): the biases of a thread's columns, kept in a local array; and 32 rows of results.
+def result(numbers: Any, put_part: Any, parts: int, next_part: int, half: int, apart: int, line: int) -> Any:
+    """The device function for all results of a tile.
 
-    side columns a tile; half: rows between the two halves; apart: rows between those of a half; line: bytes from one
-    row of sums to the next.
+    put_part(acc, to, i) stores a thread's sums of part i of so many; next_part: rows from one part to the next; half:
+    rows between the two halves; apart: rows between those of a half; line: bytes from one row of sums to the next.
     """
     n, lanes, size = numbers, numbers.lanes, numbers.real().itemsize
-    real, zero, load, optional, put, finish = (
-        {4: float32, 2: float64}[lanes], n.real(0), n.load, n.optional, n.put, n.finish)
+    real, zero, load, optional = {4: float32, 2: float64}[lanes], n.real(0), n.load, n.optional
+    store, finish = n.store, n.finish
     load_wide, store_wide, lds, lds_wide = n.load_wide, n.store_wide, n.lds, n.lds_wide
 
     @inline
-    def single(j, p, at, columns, to, c, more, bias, alpha, beta, flags, c_c, o_c):
+    def single(j, p, at, columns, to, bias, old, alpha, beta, flags, o_c):
         if uint32(at + uint32(32 * j)) < columns:
-            old = zero
-            if c != uint64(0):
-                old = load(more + uint64(int64(32 * j) * c_c))
             total = lds(uint32(p + uint32(32 * j * size)))
-            put(to + uint64(int64(32 * j) * o_c), finish(total, bias, old, alpha, beta, flags), flags)
+            store(to + uint64(int64(32 * j) * o_c), finish(total, bias, old, alpha, beta, flags))
 
     @inline
     def columns_of(biases, t, column, columns, bias, bias_c, flags):
@@ -55,21 +52,43 @@ def result(numbers: Any, side: int, half: int, apart: int, line: int) -> tuple[A
             to = out + uint64(int64(i) * o_r + int64(at) * o_c)
             more = c + uint64(int64(i) * c_r + int64(at) * c_c)
             if i < rows:
+                for j in range(lanes):
+                    old[j] = zero
+                if c != uint64(0):
+                    if wide:
+                        if at < columns:
+                            load_wide(old, 0, more)
+                    else:
+                        for j in range(lanes):
+                            if uint32(at + uint32(32 * j)) < columns:
+                                old[j] = load(more + uint64(int64(32 * j) * c_c))
                 if wide:
                     if at < columns:
-                        for j in range(lanes):
-                            old[j] = zero
                         lds_wide(sums, 0, p)
-                        if c != uint64(0):
-                            load_wide(old, 0, more)
                         for j in range(lanes):
                             sums[j] = finish(sums[j], biases[j], old[j], alpha, beta, flags)
                         store_wide(to, sums, 0, flags)
                 else:
-                    single(0, p, at, columns, to, c, more, biases[0], alpha, beta, flags, c_c, o_c)
-                    single(1, p, at, columns, to, c, more, biases[1], alpha, beta, flags, c_c, o_c)
+                    single(0, p, at, columns, to, biases[0], old[0], alpha, beta, flags, o_c)
+                    single(1, p, at, columns, to, biases[1], old[1], alpha, beta, flags, o_c)
                     if lanes == 4:
-                        single(2, p, at, columns, to, c, more, biases[2], alpha, beta, flags, c_c, o_c)
-                        single(3, p, at, columns, to, c, more, biases[3], alpha, beta, flags, c_c, o_c)
+                        single(2, p, at, columns, to, biases[2], old[2], alpha, beta, flags, o_c)
+                        single(3, p, at, columns, to, biases[3], old[3], alpha, beta, flags, o_c)
             r = uint32(r + uint32(8))
-    return columns_of, rows_of
+
+    @inline
+    def results(acc, to, s, t, row, column, c, bias, out, alpha, beta, flags, rows, columns, c_r, c_c, bias_c, o_r,
+                o_c):
+        biases = cuda.local.array(lanes, real)
+        columns_of(biases, t, column, columns, bias, bias_c, flags)
+        part = uint32(0)
+        while part < uint32(parts):
+            cuda.syncthreads()
+            for i in range(parts):
+                if part == uint32(i):
+                    put_part(acc, to, i)
+            cuda.syncthreads()
+            rows_of(s, t, uint32(row + uint32(part * uint32(next_part))), column, biases, c, out, alpha, beta, flags,
+                    rows, columns, c_r, c_c, o_r, o_c)
+            part = uint32(part + uint32(1))
+    return results

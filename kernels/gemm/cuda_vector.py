@@ -4,8 +4,8 @@
     across    neighbours along the rows: a lane a row, 8 warps of a block take k in turn, added in their order
     parts     out = activation(alpha · sums + bias) + beta · c, the sums over the parts in their order
 
-Each block of dot and across takes `chunk` of k, number blockIdx.y; with more than one, `out` is scratch memory, and
-parts makes the result of it. No order of blocks shows in a result.
+Each block of dot and across takes `chunk` of k, number blockIdx.y; with more than one, `out` is scratch memory
+(parts, planes, rows), and parts makes the result of it. No order of blocks shows in a result.
 """
 from __future__ import annotations
 
@@ -123,20 +123,22 @@ def across(dtype: str) -> Kernel:
 def parts(dtype: str) -> Kernel:
     n = numbers(dtype)
     zero, load = n.real(0), numbers("float64" if n.real is np.float64 else "float32").load
-    real_size, optional, put, finish = n.real().itemsize, n.optional, n.put, n.finish
+    real_size, optional, store, finish = n.real().itemsize, n.optional, n.store, n.finish
 
     @kernel(f"r sums, r c, r bias, w out, {n.number} alpha, {n.number} beta, u32 flags, u32 m, u32 n, u32 count, "
-            "i64 c_r, i64 c_c, i64 bias_c, i64 o_r, i64 o_c", threads=256)
-    def parts(sums, c, bias, out, alpha, beta, flags, m, n, count, c_r, c_c, bias_c, o_r, o_c):
+            "i64 s_p, i64 s_z, i64 s_r, i64 c_r, i64 c_c, i64 bias_c, i64 o_z, i64 o_r, i64 o_c", threads=256)
+    def parts(sums, c, bias, out, alpha, beta, flags, m, n, count, s_p, s_z, s_r, c_r, c_c, bias_c, o_z, o_r, o_c):
         i = uint64(cuda.blockIdx.x) * uint64(256) + uint64(cuda.threadIdx.x)
-        whole = uint64(m) * uint64(n)
-        if i < whole:
-            sums += i * uint64(real_size)
-            total = zero
-            for _ in range(count):
+        if i < uint64(m) * uint64(n):
+            plane, row, column = int64(cuda.blockIdx.z), int64(i // uint64(n)), int64(i % uint64(n))
+            sums += uint64(plane * s_z + row * s_r + column * int64(real_size))
+            total, part = zero, uint32(0)
+            while True:
                 total += load(sums)
-                sums += whole * uint64(real_size)
-            row, column = int64(i // uint64(n)), int64(i % uint64(n))
+                sums += uint64(s_p)
+                part = uint32(part + uint32(1))
+                if part >= count:
+                    break
             b, old = optional(bias, uint64(column * bias_c)), optional(c, uint64(row * c_r + column * c_c))
-            put(out + uint64(row * o_r + column * o_c), finish(total, b, old, alpha, beta, flags), flags)
+            store(out + uint64(plane * o_z + row * o_r + column * o_c), finish(total, b, old, alpha, beta, flags))
     return parts

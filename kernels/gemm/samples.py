@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,13 @@ def matmul_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
     for _ in range(6):
         a, b = (_with_specials(rng, new(rng, shape, dtype)) for shape in ((17, 37), (37, 50)))
         yield Case((a, b), label="NaN and infinity")
+    for la, lb in product("cf", repeat=2):
+        yield Case((new(rng, (24, 72), dtype, la), new(rng, (72, 40), dtype, lb)), label=f"whole vectors {la} {lb}")
+    for m, n in ((8, 16), (1, 5)):
+        yield Case((new(rng, (2, m, 256), dtype), new(rng, (2, 256, n), dtype)), label=f"2x{m}x{n}x256, K in parts")
+    for m, n, k in ((24, 40, 72), (17, 33, 19), (8, 16, 256)) if dtype == "float32" else ():
+        yield Case((new(rng, (m, k), dtype), new(rng, (k, n), dtype)), {"precision": "tf32"}, f"{m}x{n}x{k} tf32")
+    yield Case((new(rng, (3, 0), dtype), new(rng, (0, 5), dtype)), label="sums of nothing")
 
 
 def gemm_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
@@ -91,6 +99,15 @@ def linear_cases(activations: Sequence[str | None]) -> Any:
                 yield Case((new(rng, (2, 3, 33), dtype), new(rng, (50, 33), dtype), new(rng, (50,), dtype), last),
                            {"activation": activation}, f"3-D {activation}{' + residual' * (last is not None)}")
         yield Case((new(rng, (33,), dtype), new(rng, (5, 33), dtype), None, new(rng, (5,), dtype)), {}, "1-D x")
+        for lx, lw, lr in product("cf", "cf", ("c", "step")):  # operands in whole vectors, results in such or not
+            for precision in (None, "tf32") if dtype == "float32" and lx == lw == "c" else (None,):
+                k = 8 if precision is None else 12  # less than tensor cores are given at once
+                yield Case((new(rng, (72, k), dtype, lx), new(rng, (40, k), dtype, lw), new(rng, (40,), dtype),
+                            new(rng, (72, 40), dtype, lr)), {"activation": "relu", "precision": precision},
+                           f"72x40x{k} {lx} {lw} + {lr} {precision}")
+        for lx, lw in product("cf", repeat=2):
+            yield Case((new(rng, (8, 256), dtype, lx), new(rng, (16, 256), dtype, lw), None, None), {},
+                       f"8x16x256 {lx} {lw}, K in parts")
     return cases
 
 

@@ -21,6 +21,8 @@ from . import samples
 # Position = the code of the activation in the C library.
 ACTIVATIONS = (None, "relu", "leaky_relu", "elu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh", "softplus",
                "hardswish")
+PRECISIONS = (None, "tf32")
+TF32 = 2.0**-10 + 2.0**-22  # two operands rounded to 11 bits: (1 + 2^-11)^2 - 1
 _FLOAT32 = np.dtype(np.float32)
 LIPSCHITZ = 1.5  # no activation above is steeper: hardswish reaches 1.5, gelu 1.13, silu 1.10
 
@@ -31,6 +33,16 @@ def compute_dtype(dtype: np.dtype) -> np.dtype:
 
 
 # ---- normal forms
+
+def _precision(op: str, attrs: dict, dtype: np.dtype) -> str | None:
+    """Of a call: None, or "tf32" where products of float32 may be computed with operands of 11 bits."""
+    precision = attrs.get("precision")
+    if precision not in PRECISIONS:
+        raise ArgumentError(f"{op}: no precision {precision!r}; there are: {', '.join(map(str, PRECISIONS))}")
+    if precision is not None and dtype != _FLOAT32:
+        raise DTypeError(f"{op}: precision={precision!r} is of float32, not of {dtype}")
+    return precision
+
 
 def _packed(given: Any, b: np.ndarray, transposed: bool) -> tuple[PackedMatrix, bool] | None:
     """What goes into Call.packed: nothing where b is no PackedMatrix, or is converted to another dtype."""
@@ -47,9 +59,9 @@ def _prepare_matmul(inputs: tuple, attrs: dict) -> Call:
     if rows.shape[-1] != cols.shape[-2]:
         raise ShapeError(f"matmul: a {a.shape} has {rows.shape[-1]} columns, b {b.shape} has {cols.shape[-2]} rows; "
                          "they must be equal")
-    packed = _packed(inputs[1], b, False)
+    packed, full = _packed(inputs[1], b, False), {"precision": _precision("matmul", attrs, a.dtype)}
     if a.ndim == 2 and b.ndim == 2:
-        return Call("matmul", (a, b), {}, (((a.shape[0], b.shape[1]), a.dtype),), copies=copies, packed=packed)
+        return Call("matmul", (a, b), full, (((a.shape[0], b.shape[1]), a.dtype),), copies=copies, packed=packed)
     try:
         batch = np.broadcast_shapes(rows.shape[:-2], cols.shape[:-2])
     except ValueError:
@@ -57,7 +69,7 @@ def _prepare_matmul(inputs: tuple, attrs: dict) -> Call:
     shape = batch + rows.shape[-2:-1] * (a.ndim > 1) + cols.shape[-1:] * (b.ndim > 1)
     view = _MATMUL_VIEWS[a.ndim == 1, b.ndim == 1]
     rows, cols = np.broadcast_to(rows, batch + rows.shape[-2:]), np.broadcast_to(cols, batch + cols.shape[-2:])
-    return Call("matmul", (rows, cols), {}, ((shape, a.dtype),), (view,), copies, packed)
+    return Call("matmul", (rows, cols), full, ((shape, a.dtype),), (view,), copies, packed)
 
 
 # The result as a matrix, by whether a and b are vectors.
@@ -122,7 +134,8 @@ def _prepare_linear(inputs: tuple, attrs: dict) -> Call:
         if residual.shape != shape:
             raise ShapeError(f"linear: residual {residual.shape} must have the shape {shape} of the result")
         residual = _rows(residual, "residual", copies)
-    return Call("linear", (_rows(x, "x", copies), w, bias, residual), {"activation": activation},
+    return Call("linear", (_rows(x, "x", copies), w, bias, residual),
+                {"activation": activation, "precision": _precision("linear", attrs, x.dtype)},
                 ((shape, x.dtype),), (lambda out: out.reshape(flat),), copies, _packed(inputs[1], w, True))
 
 
@@ -189,6 +202,17 @@ def dot_bound(a: np.ndarray, b: np.ndarray, dtype: np.dtype, terms: int = 1) -> 
     return np.nan_to_num(bound, nan=0.0, posinf=0.0)  # NaN and infinity are to be met exactly
 
 
+def _tf32_bound(a: np.ndarray, b: np.ndarray, bound: np.ndarray) -> np.ndarray:
+    """The bound of float32 where operands may be rounded to tf32.
+
+    A normal number is off by at most 2^-11 of itself, a subnormal one by no more than the least normal: a product by
+    TF32 of itself. The sum of products that are greater by that much errs by as much more.
+    """
+    least = tiny(_FLOAT32)
+    magnitude = _product(np.maximum(np.abs(a), least), np.maximum(np.abs(b), least))
+    return (1 + TF32) * bound + TF32 * np.nan_to_num(magnitude, nan=0.0, posinf=0.0)
+
+
 def _store(bound: np.ndarray, expected: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The rounding to the storage dtype on top of the error of the sums."""
     if dtype.name not in HALVES:
@@ -198,7 +222,10 @@ def _store(bound: np.ndarray, expected: np.ndarray, dtype: np.dtype) -> np.ndarr
 
 def _matmul_bound(call: Call, expected: tuple) -> tuple:
     a, b = _wide(*call.inputs)
-    return (_store(dot_bound(a, b, compute_dtype(call.dtype)), expected[0], call.dtype),)
+    bound = dot_bound(a, b, compute_dtype(call.dtype))
+    if call.attrs["precision"] is not None:
+        bound = _tf32_bound(a, b, bound)
+    return (_store(bound, expected[0], call.dtype),)
 
 
 def _gemm_oracle(call: Call) -> tuple:
@@ -245,6 +272,8 @@ def _linear_bound(call: Call, expected: tuple) -> tuple:
     x, w, bias, residual = _wide(*call.inputs)
     dtype = compute_dtype(call.dtype)
     bound = dot_bound(x, w.T, dtype, terms=2)
+    if call.attrs["precision"] is not None:
+        bound = _tf32_bound(x, w.T, bound)
     if bias is not None:
         bound = bound + eps(dtype) * np.abs(bias)
     size = np.abs(expected[0]) if residual is None else np.abs(expected[0]) + np.abs(residual)
@@ -289,15 +318,15 @@ def _matmul_gradient(run: Any, inputs: tuple, outputs: tuple, grads: tuple, attr
     a, b = inputs
     dy = grads[0]
     if isinstance(b, PackedMatrix):
-        return run("linear", dy, b), None
+        return run("linear", dy, b, **attrs), None
     rows = a[None, :] if a.ndim == 1 else a
     cols = b[:, None] if b.ndim == 1 else b
     if a.ndim == 1:
         dy = np.expand_dims(dy, -2 if b.ndim > 1 else -1)
     if b.ndim == 1:
         dy = np.expand_dims(dy, -1)
-    da = run("matmul", dy, np.swapaxes(cols, -1, -2))
-    db = run("matmul", np.swapaxes(rows, -1, -2), dy)
+    da = run("matmul", dy, np.swapaxes(cols, -1, -2), **attrs)
+    db = run("matmul", np.swapaxes(rows, -1, -2), dy, **attrs)
     return (arrays.sum_to(da.reshape(da.shape[:-2] + da.shape[-1:]) if a.ndim == 1 else da, a.shape),
             arrays.sum_to(db[..., 0] if b.ndim == 1 else db, b.shape))
 

@@ -72,8 +72,11 @@ def _with_arguments(count: int, what: str, typed: Callable[[], Any]) -> Any:
 
 
 def _operands(first: int, count: int) -> str:
-    many = ", ".join(f"${first + i}" for i in range(count))
-    return many if count == 1 else "{" + many + "}"
+    return f"${first}" if count == 1 else _vector(first, count)
+
+
+def _vector(first: int, count: int) -> str:
+    return "{" + ", ".join(f"${first + i}" for i in range(count)) + "}"
 
 
 def _load(space: str, kind: str, letter: str, count: int) -> Any:
@@ -150,7 +153,7 @@ cp_async_wait_0, cp_async_wait_1, cp_async_wait_2, cp_async_wait_3 = (
 
 def _mma(shape: str, kinds: str, a: int, b: int, c: int, letter: str) -> Any:
     """a, b, c: registers of each operand; kinds: those of d, a, b, c"""
-    d_, a_, b_, c_ = _operands(0, c), _operands(c, a), _operands(c + a, b), _operands(c + a + b, c)
+    d_, a_, b_, c_ = _vector(0, c), _vector(c, a), _vector(c + a, b), _vector(c + a + b, c)
     return instruction(f"mma.sync.aligned.{shape}.row.col.{kinds} {d_}, {a_}, {b_}, {c_};", letter * c,
                        "r" * (a + b) + letter * c)
 

@@ -12,21 +12,22 @@ _CODES = {name: code for code, name in enumerate(ACTIVATIONS)}
 _NEW = (None, None, None)  # out of three results that are to be made
 
 
-def matmul(a: Any, b: Any, *, out: Any = None, backend: str | None = None) -> Any:
+def matmul(a: Any, b: Any, *, precision: str | None = None, out: Any = None, backend: str | None = None) -> Any:
     """NumPy's matmul: a (…, M, K) @ b (…, K, N) -> (…, M, N), with batches that broadcast and 1-D vectors.
 
     float16 and bfloat16 are storage: sums are float32, the result is rounded once. b may be packed (`pack`), here as in
-    gemm and as the w of linear.
+    gemm and as the w of linear. precision="tf32", of float32, lets operands be rounded to 11 bits, for a device whose
+    tensor cores are faster then; what has none computes in float32, as without it.
 
     >>> import numpy as np, tilewright as tw
     >>> tw.matmul(np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0]]))
     array([[1., 2.],
            [3., 4.]])
     """
-    c = door(backend)
+    c = door(backend) if precision is None else None
     if c is not None and (y := c.matmul(a, b, out)) is not NotImplemented:
         return y
-    return call("matmul", (a, b), {}, out, backend)
+    return call("matmul", (a, b), {} if precision is None else {"precision": precision}, out, backend)
 
 
 def gemm(a: Any, b: Any, c: Any = None, *, alpha: float = 1.0, beta: float = 1.0, trans_a: bool = False,
@@ -46,22 +47,23 @@ def gemm(a: Any, b: Any, c: Any = None, *, alpha: float = 1.0, beta: float = 1.0
     return call("gemm", (a, b, c), {"alpha": alpha, "beta": beta, "trans_a": trans_a, "trans_b": trans_b}, out, backend)
 
 
-def linear(x: Any, w: Any, bias: Any = None, residual: Any = None, *, activation: str | None = None, out: Any = None,
-           backend: str | None = None) -> Any:
+def linear(x: Any, w: Any, bias: Any = None, residual: Any = None, *, activation: str | None = None,
+           precision: str | None = None, out: Any = None, backend: str | None = None) -> Any:
     """activation(x @ w.T + bias) + residual in one pass: x (…, K), w (N, K), bias (N,) -> (…, N), the residual's shape.
 
     Without a residual, PyTorch's functional.linear. activation: None, "relu", "leaky_relu", "elu", "gelu", "gelu_tanh",
-    "silu", "sigmoid", "tanh", "softplus" or "hardswish". `out` may be the residual itself.
+    "silu", "sigmoid", "tanh", "softplus" or "hardswish". `out` may be the residual itself. precision: as in matmul.
 
     >>> import numpy as np, tilewright as tw
     >>> tw.linear(np.array([[1.0, -1.0]]), np.array([[2.0, 1.0], [0.0, 3.0]]), np.array([0.5, 0.5]), activation="relu")
     array([[1.5, 0. ]])
     """
-    c = door(backend)
+    c = door(backend) if precision is None else None
     if c is not None and activation in _CODES and \
             (y := c.linear(x, w, bias, residual, _CODES[activation], out)) is not NotImplemented:
         return y
-    return call("linear", (x, w, bias, residual), {"activation": activation}, out, backend)
+    attrs = {"activation": activation} | ({} if precision is None else {"precision": precision})
+    return call("linear", (x, w, bias, residual), attrs, out, backend)
 
 
 def linear_backward(dy: Any, x: Any, w: Any, *, out: tuple | None = None,
