@@ -16,7 +16,7 @@ from cuda import core
 from cuda.bindings import driver
 from cuda.core.utils import StridedMemoryView
 
-from tilewright.core import arrays
+from tilewright.core import arrays, foreign
 from tilewright.core.errors import BackendUnavailable
 from tilewright.core.on_device import OnDevice, at, is_on_device
 
@@ -70,16 +70,32 @@ class Driver:
     # ---- other libraries
 
     def view(self, x: Any, stream: Any = None) -> OnDevice:
-        """An array of another library, which the stream in force waits for."""
+        """An array of another library, by DLPack or __cuda_array_interface__; the stream in force waits for its."""
+        if not hasattr(x, "__dlpack__"):
+            return self._described(x, stream)
         found = StridedMemoryView.from_any_interface(x, self.stream_number(stream))
-        if found.device_id != self._device.device_id:
-            raise BackendUnavailable(f"the array is on CUDA device {found.device_id}, kernels run on "
-                                     f"{self._device.device_id}; move it, or set CUDA_VISIBLE_DEVICES")
+        self._check_device(found.device_id)
         size = found.dtype.itemsize
         strides = None if found.strides is None else tuple(size * step for step in found.strides)
         view = at(found.ptr, tuple(found.shape), found.dtype, strides, (found, x))
         view.flags.writeable = not found.readonly
         return view
+
+    def _described(self, x: Any, stream: Any) -> OnDevice:
+        found = foreign.described(x)
+        if found.address:
+            ordinal = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+            self._check_device(_value(driver.cuPointerGetAttribute(ordinal, found.address)))
+        if found.stream not in (None, self.stream_number(stream)):
+            self._stream(stream).wait(self._stream(found.stream))
+        view = at(found.address, found.shape, found.dtype, found.strides, x)
+        view.flags.writeable = not found.read_only
+        return view
+
+    def _check_device(self, number: int) -> None:
+        if number != self._device.device_id:
+            raise BackendUnavailable(f"the array is on CUDA device {number}, kernels run on {self._device.device_id}; "
+                                     "move it, or set CUDA_VISIBLE_DEVICES")
 
     def dlpack(self, x: OnDevice, own: Any, *, stream: Any = None, **options: Any) -> Any:
         """A DLPack capsule; the stream of the one who takes it waits for ours."""
