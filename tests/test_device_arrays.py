@@ -6,7 +6,10 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
+import sys
 import threading
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -354,3 +357,52 @@ def test_threads_with_streams_of_their_own(rng: np.random.Generator) -> None:
         t.join()
     for i in range(4):
         assert found[i][0] == (there[i] * 2).sum().item() and np.array_equal(found[i][1], np.maximum(x[i], 0))
+
+
+# ---- the page
+
+class Torch:
+    """As much of PyTorch as docs/CUDA.md shows."""
+
+    class Tensor(Foreign):
+        """One on the device."""
+
+        def __init__(self, x: Any):
+            super().__init__(x)
+            self.shape = x.shape
+
+    class cuda:
+        @staticmethod
+        def current_stream() -> Any:
+            return types.SimpleNamespace(cuda_stream=5)
+
+    @classmethod
+    def ones(cls, *shape: int, device: str) -> Any:
+        assert device == "cuda"
+        return cls.Tensor(np.ones(shape, np.float32))
+
+    @classmethod
+    def from_dlpack(cls, x: Any) -> Any:
+        return cls.Tensor(x._view.view(np.ndarray))
+
+
+def test_the_page_on_cuda_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its Python as it stands, but for the two blocks with dots in them."""
+    page = Path(__file__).resolve().parents[1] / "docs" / "CUDA.md"
+    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    shown = [block for block in blocks if "(…)" not in block and ", …" not in block]
+    assert len(shown) == 2 and len(blocks) == 4
+    monkeypatch.setitem(sys.modules, "torch", Torch)  # type: ignore[arg-type]
+    monkeypatch.setattr(Torch.Tensor, "__module__", "torch")
+    model = tw.nn.Linear(3, 2, seed=0)
+    names: dict[str, Any] = {"np": np, "tw": tw, "torch": Torch, "model": model}
+    names["optimizer"] = tw.optim.Adam(model.parameters())
+    exec(compile(shown[0], str(page), "exec"), names)
+    assert isinstance(names["y"], Torch.Tensor) and isinstance(names["z"], np.ndarray)
+    assert isinstance(model.weight.data, tw.DeviceArray)
+    assert isinstance(names["optimizer"].state["exp_avg"][0], tw.DeviceArray)
+    x, source = np.arange(300, dtype=np.float32), tmp_path / "page.py"
+    source.write_text(shown[1])  # the compiler reads it
+    names = {"__name__": "page", "x": x, "y": np.full_like(x, np.nan), "n": 300}
+    exec(compile(shown[1], str(source), "exec"), names)
+    assert np.array_equal(names["y"], 2 * x)

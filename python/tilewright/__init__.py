@@ -1,4 +1,4 @@
-"""tilewright: hand-written kernels in C and Numba behind one Python call.
+"""tilewright: hand-written kernels in C, Numba and CUDA behind one Python call.
 
     import tilewright as tw
     y = tw.linear(x, w, bias, activation="gelu")
