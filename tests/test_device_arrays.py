@@ -228,6 +228,7 @@ def test_refusals() -> None:
         (ReplayError, "not replayed", lambda: tw.compile(lambda: model(there))()),
         (DTypeError, "not in one place", lambda: model(there).backward(np.ones((3, 2), np.float32))),
         (DTypeError, "by __cuda_array_interface__", lambda: tw.relu(ByDlpack())),
+        (ArgumentError, "or its handle", lambda: tw.stream("fast").__enter__()),  # type: ignore[attr-defined]
         (BufferError, "exports nothing", lambda: np.from_dlpack(there))]
     for error, text, call in refused:
         with pytest.raises(error, match=text):

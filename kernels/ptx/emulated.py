@@ -54,9 +54,6 @@ class Emulated:
         """None that other libraries know."""
         raise BufferError("an emulated device exports nothing by DLPack; tw.to_host(x) copies an array to the host")
 
-    def dlpack(self, x: OnDevice, own: Any, **options: Any) -> Any:
-        """Refused."""
-        return self.dlpack_device
 
     def stream_number(self, stream: Any) -> int | None:
         """No stream: what was launched is done."""

@@ -147,7 +147,7 @@ result cuPointerGetAttributes(unsigned count, const int *attributes, void **valu
 }
 
 result cuPointerGetAttribute(void *value, int attribute, pointer p) {
-    return cuPointerGetAttributes(1, &attribute, &value, p);
+    return inside(p, 1) ? cuPointerGetAttributes(1, &attribute, &value, p) : INVALID;
 }
 
 // ---- streams and events

@@ -79,6 +79,8 @@ def stream(s: Any) -> Iterator[None]:
     s: a stream of CuPy, PyTorch, numba.cuda or cuda.core, or its handle as an integer. Inputs of other libraries are
     waited for as their protocols say.
     """
+    if not (s is None or isinstance(s, int) or any(hasattr(s, name) for name in STREAMS)):
+        raise ArgumentError(f"stream takes one of CuPy, PyTorch, numba.cuda or cuda.core, or its handle, not {s!r}")
     token = _stream.set(s)
     try:
         yield
@@ -94,6 +96,7 @@ def stream_in_force() -> Any:
 # ---- what is missing for a real device, found out without loading numba-cuda
 
 NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
+STREAMS = ("__cuda_stream__", "cuda_stream", "ptr", "handle")  # what the streams of libraries have one of
 OLDER_CUDA = 12  # that numba-cuda has packages for, beside those of CUDA 13
 EMULATE = "export TILEWRIGHT_CUDA=emulate runs the kernels on the CPU"
 CC_MAJOR, CC_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR

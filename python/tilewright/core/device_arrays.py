@@ -105,8 +105,16 @@ class DeviceArray(DeviceArithmetic):
     def __dlpack_device__(self) -> tuple[int, int]:
         return device.current().dlpack_device
 
-    def __dlpack__(self, **options: Any) -> Any:
-        return device.current().dlpack(self._view, stream_in_force(), **options)
+    def __dlpack__(self, *, stream: Any = None, max_version: tuple[int, int] | None = None,
+                   dl_device: tuple[int, int] | None = None, copy: bool | None = None) -> Any:
+        if dl_device not in (None, self.__dlpack_device__()):
+            raise BufferError(f"the array is on the device {self.__dlpack_device__()}, not {dl_device}; tw.to_host(x) "
+                              "copies it to the host")
+        versioned = max_version is not None and max_version >= (1, 0)
+        if not (self._view.flags.writeable or versioned or copy):
+            raise BufferError("the array is read-only, which DLPack can say from version 1.0 on; export x.copy()")
+        x = self.copy()._view if copy else self._view
+        return device.current().dlpack(x, stream_in_force(), stream, versioned)
 
 
 DeviceArray.__module__ = "tilewright"
