@@ -344,6 +344,23 @@ def test_a_model_moves_there_and_back(tmp_path: Path, rng: np.random.Generator) 
     np.testing.assert_allclose(runs[1], runs[0], rtol=1e-4)
 
 
+def test_quantized_models_compute_there(rng: np.random.Generator) -> None:
+    """The same bits for integers; training with rounding says that it is the host's."""
+    x, model = rng.standard_normal((5, 16)).astype(np.float32), tw.nn.MLP([16, 8, 3], seed=0)
+    for options in ({"method": "dynamic"}, {"method": "static", "calibration": [x]}):
+        with tw.use_backend("numpy"):
+            small = tw.quant.quantize(model, **options)  # type: ignore[arg-type]
+            expected = small(tw.Tensor(x)).numpy()
+        state = small.state_dict()
+        small.to_device()
+        np.testing.assert_allclose(small(tw.Tensor(tw.to_device(x))).numpy(), expected, rtol=1e-6, atol=1e-6)
+        small.load_state_dict(state)
+        assert all(np.array_equal(value, state[name]) for name, value in small.state_dict().items())
+        assert small(tw.to_device(x)).shape == (5, 3) and small.to_host()(x).shape == (5, 3)
+    with pytest.raises(DTypeError, match="runs on the host"):
+        tw.quant.prepare_qat(model).to_device()(tw.to_device(x))
+
+
 def test_threads_with_streams_of_their_own(rng: np.random.Generator) -> None:
     x = rng.standard_normal((4, 300)).astype(np.float32)
     there, found = tw.to_device(x), {}

@@ -37,6 +37,7 @@ def test_a_product_is_bound_by_arithmetic() -> None:
 def test_integers_are_held_against_tensor_cores() -> None:
     found = predict.predict("matmul_integer", ["64x64:int8", "64x64:int8"], "l4", dtype="int8")
     assert found.compute == pytest.approx(2 * 64 ** 3 / 242.5e12) and found.units == "int8 tensor"
+    assert predict.predict("dequantize_linear", ["small"], "l4", dtype="int8").units == "float32"
 
 
 def test_a_map_is_bound_by_memory() -> None:

@@ -44,14 +44,16 @@ class Device:
     peak: dict[str, float]
     tensor: dict[str, float]
 
-    def rate(self, dtype: str, precision: str | None = None) -> tuple[float, str]:
-        """Operations a second of a product in a dtype, and of which units: tensor cores for halves and integers."""
-        name = precision or dtype
-        if name in ("int8", "uint8", "int32"):
-            return self.tensor["int8"], "int8 tensor"
-        if name not in self.peak and name in self.tensor:
+    def rate(self, dtype: str, sums: str = "", precision: str | None = None) -> tuple[float, str]:
+        """Operations a second, and of which units: tensor cores for products of halves and, summed as int32, integers.
+
+        What is neither is computed in float32, such as conversions of integers.
+        """
+        name = "int8" if sums == "int32" else precision or dtype
+        if name in ("float16", "bfloat16", "tf32") or sums == "int32":
             return self.tensor[name], f"{name} tensor"
-        return self.peak["float64" if name == "float64" else "float32"], name
+        name = "float64" if name == "float64" else "float32"
+        return self.peak[name], name
 
     @property
     def issue(self) -> float:
@@ -171,7 +173,7 @@ def predict(op: str, shape: list[str], on: str, dtype: str = "float32") -> Predi
     call = spec.prepare(case.inputs, case.attrs)
     flops, nbytes = float(spec.flops(call)), float(spec.nbytes(call))
     sums = spec.sums(call) if spec.sums else ""
-    rate, units = there.rate("int32" if sums == "int32" else dtype, case.attrs.get("precision"))
+    rate, units = there.rate(dtype, sums, case.attrs.get("precision"))
     cpu, kernel = _cpu(spec, call)
     launches, unknown, issued = _launches(spec, call, there)
     back = sum(math.prod(shape) * dtype.itemsize for shape, dtype in call.outputs)

@@ -41,6 +41,7 @@ class Module:
     """
 
     training = True
+    beside: tuple[str, ...] = ()  # attributes that are arrays but no parameters, and move to a device with them
     takes_activation = False  # whether a Sequential may call it with the name of the activation that follows
 
     def forward(self, *args: Any) -> Any:
@@ -118,6 +119,11 @@ class Module:
         for p in self.parameters():
             if isinstance(p.data, DeviceArray) == there:
                 p.data, p.grad, p._spare = move(p.data), None, None
+        for _, module in self.named_modules():
+            for name in module.beside:
+                value = getattr(module, name)
+                if value is not None and isinstance(value, DeviceArray) == there:
+                    setattr(module, name, move(value))
         return self
 
     # ---- state
