@@ -101,8 +101,9 @@ def main() -> None:
     y.backward(tw.to_device(np.ones_like(x)))
     assert np.array_equal(tw.to_host(t.grad), (x > 0).astype(np.float32))
     assert np.array_equal(y.numpy(), np.maximum(x, 0))
-    for wrong in (lambda: t * 2, lambda: t + 1, lambda: t.exp(), lambda: t.sum(),
-                  lambda: tw.Tensor(t, dtype=np.float64)):
+    z = tw.relu(t)  # arithmetic of tensors, and views
+    (tw.nn.mse_loss(z[1:] * 2 + 1, z[:-1]).exp() / t.max(0)).sum().backward()
+    for wrong in (lambda: t + x, lambda: t**1.5, lambda: t[[0]], lambda: tw.Tensor(t, dtype=np.float64)):
         try:
             wrong()
             raise AssertionError("arithmetic of the host was done on a device")

@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from typer.testing import CliRunner
 
@@ -142,10 +143,31 @@ def main() -> None:
     assert arrays.address(view) == there.__cuda_array_interface__["data"][0]
     assert (view.shape, view.strides, view.dtype) == ((37, 25), (200, 8), np.float32)
     assert np.array_equal(here.download(view), x[:, ::2])
+    halves, flags = np.arange(6).astype(ml_dtypes.bfloat16), np.array([True, False])
+    for mine in (halves, flags, x[0, 0], x[:0]):
+        view = here.view(ByDlpack(tw.to_device(mine)))
+        assert (view.dtype, view.shape) == (mine.dtype, mine.shape) and np.array_equal(here.download(view), mine)
+    read_only = np.broadcast_to(there, (2, *there.shape))
+    assert not here.view(ByDlpack(read_only)).flags.writeable
+    for copied in (there.__dlpack__(copy=True), read_only.__dlpack__(copy=True, dl_device=(2, 0))):
+        assert "dltensor" in repr(copied)
+    for refused, where in ((there[::-1], None), (read_only, None), (there, (1, 0))):
+        try:
+            refused.__dlpack__(dl_device=where)
+            raise AssertionError("exported as what it is not")
+        except BufferError:
+            pass
+
+    # __cuda_array_interface__ of before version 3; arithmetic; memory that is none of the device
+    old = Foreign(there)
+    old.__cuda_array_interface__ = {**old.__cuda_array_interface__, "version": 2}
+    assert np.array_equal(tw.to_host(there + old), x + x)
+    assert tw.to_device(np.ones(4000, np.float32)).sum().item() == 4000
+    old.__cuda_array_interface__["data"] = (x.ctypes.data, False)
     try:
-        there[::-1].__dlpack__()
-        raise AssertionError("negative strides were exported")
-    except BufferError:
+        tw.relu(old)
+        raise AssertionError("memory of the host was taken")
+    except tw.errors.DTypeError:
         pass
 
     # a parameter on the host goes along as a copy; much shared memory is asked for
@@ -189,7 +211,7 @@ def main() -> None:
         assert "Not timed" in Path(names[1]).read_text()
 
     # memory is given back
-    del there, out, result, view, y
+    del there, out, result, view, y, old, read_only, copied, refused
     gc.collect()
     assert library.c.fake_live() == 0, library.c.fake_live()
     print("fine")

@@ -51,7 +51,7 @@ def test_machine_code_is_counted() -> None:
     code = sass.read(SASS)
     assert code.hot is not None
     assert code.hot.opcodes == ("LDS.128", "LDS.64", "FFMA", "FFMA", "BRA.U")
-    assert code.hot.ffma == 2 / 5
+    assert code.hot.ffma == 2 / 5 and code.hot.products == 2 * 32
     assert code.hot.loads == {("LDS", 128): 1, ("LDS", 64): 1}
     assert code.accesses == {("LDG", 128): 1, ("LDS", 128): 1, ("LDS", 64): 1, ("STG", 16): 1}
     assert [code.count(what) for what in (sass.LOCAL, sass.DOUBLE, sass.BARRIER, sass.MATRIX)] == [1, 2, 1, 1]
@@ -67,6 +67,9 @@ def test_the_hot_loop_is_the_dense_one() -> None:
     assert code.hot is not None and code.hot.ffma == 64 / 73
     code = sass.read(loop(1, *main) + loop(4, "HMMA.16816.F32", "LDSM.16.M88.4"))
     assert code.hot is not None and code.hot.matrix == 1 and len(code.hot.opcodes) == 3
+    assert code.hot.products == 16 * 8 * 16
+    code = sass.read(loop(1, "IMMA.16832.S8.S8", "HMMA.1688.F32.TF32", "IDP.4A.S8.S8", "DFMA", "FFMA2", "IADD3"))
+    assert code.hot is not None and code.hot.products == 16 * 8 * 32 + 16 * 8 * 8 + (4 + 1 + 2) * 32
 
 
 def made(**changes: Any) -> assembler.Assembled:

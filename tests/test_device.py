@@ -27,20 +27,20 @@ needs_numba_cuda = pytest.mark.skipif(not conformance.installed("numba_cuda"), r
 class FakeDriver:
     """libcuda, as far as the probe calls it."""
 
-    def __init__(self, init: int = 0, devices: int = 1, version: int = 13000, cc: tuple[int, int] = (9, 0)):
-        self._init, self._devices, self._version, self._cc = init, devices, version, cc
+    def __init__(self, *devices: tuple[int, int], init: int = 0, version: int = 13000):
+        self._init, self._version, self._devices = init, version, devices
 
     def cuInit(self, flags: int) -> int:
         return self._init
 
     def cuDeviceGetCount(self, count: Any) -> int:
-        return self._put(count, self._devices)
+        return self._put(count, len(self._devices))
 
     def cuDriverGetVersion(self, version: Any) -> int:
         return self._put(version, self._version)
 
     def cuDeviceGetAttribute(self, value: Any, attribute: int, number: int) -> int:
-        return self._put(value, self._cc[{75: 0, 76: 1}[attribute]])
+        return self._put(value, self._devices[number][{75: 0, 76: 1}[attribute]])
 
     @staticmethod
     def _put(place: Any, value: int) -> int:
@@ -50,16 +50,18 @@ class FakeDriver:
 
 def test_nothing_is_missing_where_all_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "_wheels", lambda: 13)
-    assert device.missing(FakeDriver()) == []
-    assert device.missing(FakeDriver(version=13050, cc=(7, 5))) == []
+    assert device.missing(FakeDriver((9, 0))) == []
+    assert device.missing(FakeDriver((7, 5), (3, 5), version=13050)) == []
 
 
 @pytest.mark.parametrize(("driver", "what", "mend"), [
     (FakeDriver(init=100), "no CUDA device", "nvidia-smi"),
-    (FakeDriver(devices=0), "no CUDA device", "CUDA_VISIBLE_DEVICES"),
+    (FakeDriver(), "no CUDA device", "TILEWRIGHT_CUDA=emulate"),
     (FakeDriver(init=3), "does not start (cuInit gives 3)", "nvidia-smi"),
-    (FakeDriver(version=12040), "driver is for CUDA 12, the installed packages for CUDA 13", "numba-cuda[cu12]"),
-    (FakeDriver(cc=(7, 0)), "compute capability 7.0, the kernels need 7.5", "CUDA_VISIBLE_DEVICES"),
+    (FakeDriver((9, 0), version=12040), "is for CUDA 12, the installed packages for CUDA 13", "numba-cuda[cu12]"),
+    (FakeDriver((9, 0), version=11080), "is for CUDA 11, the installed packages for CUDA 13", "update the driver"),
+    (FakeDriver((7, 0)), "compute capability 7.0, the kernels need 7.5", "TILEWRIGHT_CUDA=emulate"),
+    (FakeDriver((7, 0), (6, 1), (8, 9)), "7.0, the kernels need 7.5", "CUDA_VISIBLE_DEVICES=2"),
 ])
 def test_what_is_missing_is_named_with_what_mends_it(driver: FakeDriver, what: str, mend: str,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,11 +251,11 @@ def test_refusals(emulated: Any) -> None:
     refused: list[tuple[type[Exception], str, Any]] = [
         (DTypeError, "on the host", lambda: tw.relu_backward(there, x)),
         (DTypeError, "on the host", lambda: tw.relu(there, out=x)),
-        (DTypeError, "float32; it has to be float64", lambda: tw.relu_backward(there, tw.to_device(x.astype(float)))),
+        (DTypeError, "float32 and has to be float64", lambda: tw.relu_backward(there, tw.to_device(x.astype(float)))),
         (BackendUnavailable, "on a CUDA device", lambda: tw.relu(there, backend="numpy")),
         (ShapeError, "the result has", lambda: tw.relu(there, out=there[0])),
         (AliasError, "overlaps", lambda: tw.relu(there.reshape(-1)[1:], out=there.reshape(-1)[:-1])),
-        (DTypeError, "to_host", lambda: np.asarray(there)), (DTypeError, "to_host", lambda: tw.pack(there)),
+        (DTypeError, "to_host", lambda: np.asarray(there)), (DTypeError, "as it is", lambda: tw.pack(there)),
         (DTypeError, "already", lambda: tw.to_device(there)), (DTypeError, "not list", lambda: tw.to_host([1])),
         (ArgumentError, "runs on the host", lambda: tw.use_backend("c", transfer=True))]
     for error, text, call in refused:
@@ -325,19 +327,55 @@ with device.using(Fenced()):
     assert done.stdout == "fine\n", done.stderr[-2000:]
 
 
-@needs_numba_cuda
-def test_the_way_through_the_driver(tmp_path: Path, child_env: dict[str, str]) -> None:
-    """On a stand-in for NVIDIA's library, built here; see fake_driver.py."""
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a library that stands for NVIDIA's, built here."""
     cc = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if cc is None or sys.platform != "linux":
         pytest.skip("no C compiler for the stand-in, or not Linux")
-    here = Path(__file__).parent
-    subprocess.run([cc, "-std=c11", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror",
-                    str(here / "c" / "fake_libcuda.c"), "-ldl", "-o", str(tmp_path / "libcuda.so.1")], check=True)
-    env = child_env | {"LD_LIBRARY_PATH": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-W", "error", str(here / "fake_driver.py")], env=env, capture_output=True,
-                          text=True)
+    folder = tmp_path_factory.mktemp("driver")
+    source = Path(__file__).parent / "c" / "fake_libcuda.c"
+    subprocess.run([cc, "-std=c11", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", str(source), "-ldl", "-o",
+                    str(folder / "libcuda.so.1")], check=True)
+    return str(folder)
+
+
+@needs_numba_cuda
+def test_the_way_through_the_driver(stand_in: str, child_env: dict[str, str]) -> None:
+    """See fake_driver.py."""
+    done = subprocess.run([sys.executable, "-W", "error", str(Path(__file__).with_name("fake_driver.py"))],
+                          env=child_env | {"LD_LIBRARY_PATH": stand_in}, capture_output=True, text=True)
     assert done.stdout == "fine\n", done.stderr[-3000:]
+
+
+SAYS = """
+from typer.testing import CliRunner
+from tilewright import bench
+from tilewright.cli import app, doctor
+print([line for line in CliRunner().invoke(app, ["info"]).output.splitlines() if line.startswith("cuda ")])
+print([f.what for f in doctor.cuda()])
+found = bench.compare(["relu"], size="small")
+print([s.reason for s in found.skipped if s.backend == "cuda"], bench.report.device_rows(found)[1])
+"""
+
+
+@needs_numba_cuda
+@pytest.mark.parametrize(("state", "says"), [
+    (None, "no NVIDIA driver (libcuda.so.1 was not found): install the one for your GPU (on Ubuntu: sudo "
+           "ubuntu-drivers install; in a container: docker run --gpus all), or export TILEWRIGHT_CUDA=emulate runs"),
+    ({"FAKE_CUDA_VERSION": "12080"}, "the NVIDIA driver is for CUDA 12, the installed packages for CUDA 13: update the "
+                                     "driver, or pip install 'numba-cuda[cu12]'"),
+    ({"FAKE_CUDA_DEVICES": "0", "CUDA_VISIBLE_DEVICES": "-1"},
+     "no CUDA device, with CUDA_VISIBLE_DEVICES=-1: unset CUDA_VISIBLE_DEVICES, or export TILEWRIGHT_CUDA=emulate"),
+    ({"FAKE_CUDA_MAJOR": "7"}, "the device has compute capability 7.0, the kernels need 7.5: export "
+                               "TILEWRIGHT_CUDA=emulate runs the kernels on the CPU")],
+    ids=["no driver", "old driver", "no device", "old device"])
+def test_commands_say_what_is_missing(state: dict[str, str] | None, says: str, stand_in: str,
+                                      child_env: dict[str, str]) -> None:
+    """info, doctor and compare, through the library or without one."""
+    env = child_env | ({} if state is None else {"LD_LIBRARY_PATH": stand_in, **state})
+    done = subprocess.run([sys.executable, "-c", SAYS], env=env, capture_output=True, text=True)
+    assert done.stdout.count(says) == 3 and "'no device'" in done.stdout, (done.stdout, done.stderr[-2000:])
 
 
 @needs_numba_cuda

@@ -15,8 +15,9 @@ from tilewright.core.errors import ArgumentError
 def test_devices_are_whole(name: str) -> None:
     found = predict.device_named(name)
     assert found.sources and found.compute_capability >= (7, 5)
-    lanes = found.peak["float32"] / (2 * found.clock * found.multiprocessors)  # multiply-adds a clock
-    assert lanes == pytest.approx(64 if found.compute_capability == (8, 0) else 128, rel=0.01)
+    assert all("https://" in source for source in found.sources)
+    assert found.lanes == (64 if found.compute_capability == (8, 0) else 128)  # as the programming guide says
+    assert found.peak["float32"] == pytest.approx(2 * found.clock * found.multiprocessors * found.lanes, rel=0.02)
     assert found.tensor["int8"] == pytest.approx(2 * found.tensor["bfloat16"], rel=0.01) or name == "rtx4090"
     assert found.tensor["tf32"] == pytest.approx(found.tensor["bfloat16"] / 2, rel=0.01)
 
@@ -36,6 +37,7 @@ def test_a_product_is_bound_by_arithmetic() -> None:
 def test_integers_are_held_against_tensor_cores() -> None:
     found = predict.predict("matmul_integer", ["64x64:int8", "64x64:int8"], "l4", dtype="int8")
     assert found.compute == pytest.approx(2 * 64 ** 3 / 242.5e12) and found.units == "int8 tensor"
+    assert predict.predict("dequantize_linear", ["small"], "l4", dtype="int8").units == "float32"
 
 
 def test_a_map_is_bound_by_memory() -> None:
@@ -47,6 +49,17 @@ def test_a_map_is_bound_by_memory() -> None:
         assert one.warps == 1024 and one.registers and found.issue  # four elements a thread
     else:
         assert found.unknown and found.issue is None
+
+
+def test_instructions_of_a_large_product() -> None:
+    """On tensor cores at least one for 16 x 8 x 16 multiply-adds, and by the bar of those kernels at most four."""
+    found = predict.predict("matmul", ["640x640", "640x640"], "h100", "bfloat16")
+    if not found.launches:
+        pytest.skip(found.unknown)
+    least = 640 ** 3 / (16 * 8 * 16) / found.device.issue
+    assert found.issue is not None and found.issued == "of hot loops" and least < found.issue <= 4 * least
+    small = predict.predict("matmul", ["64x64", "64x64"], "h100", "bfloat16")
+    assert small.issue is not None and small.issued == "counted"
 
 
 def test_a_file_describes_another_device(tmp_path: Path) -> None:

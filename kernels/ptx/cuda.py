@@ -44,6 +44,7 @@ __all__ = ["Array", "UniTuple", "boolean", "cgutils", "cuda", "float32", "float6
 
 SCALARS = {"i32": int32, "u32": uint32, "i64": int64, "u64": uint64, "f32": float32, "f64": float64}
 ADDRESS = uint64
+NVVM = ("nvidia-nvvm", "nvidia-cuda-nvcc-cu12")  # the packages that the compiler is in, of CUDA 13 and of CUDA 12
 _compiling = threading.Lock()
 
 
@@ -70,7 +71,7 @@ def is_type(x: Any) -> bool:
 @cache
 def compiler() -> str:
     """What decides, beside the source of a kernel, which PTX comes out."""
-    versions = [f"{name} {metadata.version(name)}" for name in ("numba-cuda", "nvidia-nvvm")]
+    versions = [f"{d.name} {d.version}" for name in ("numba-cuda", *NVVM) for d in metadata.distributions(name=name)]
     return " ".join([*versions, hashlib.sha256(Path(__file__).read_bytes()).hexdigest()])
 
 

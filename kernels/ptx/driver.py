@@ -16,11 +16,13 @@ from cuda import core
 from cuda.bindings import driver
 from cuda.core.utils import StridedMemoryView
 
-from tilewright.core import arrays
-from tilewright.core.errors import BackendUnavailable
+from tilewright.core import arrays, foreign
+from tilewright.core.errors import BackendUnavailable, DTypeError
 from tilewright.core.on_device import OnDevice, at, is_on_device
 
-DLPACK_CUDA = 2
+DLPACK_CUDA, DLPACK_BFLOAT = 2, 4  # kDLCUDA, kDLBfloat
+_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
 PLAIN_SHARED = 48 << 10  # bytes of shared memory that a block may have without being asked for
 
 
@@ -70,19 +72,39 @@ class Driver:
     # ---- other libraries
 
     def view(self, x: Any, stream: Any = None) -> OnDevice:
-        """An array of another library, which the stream in force waits for."""
+        """An array of another library, by DLPack or __cuda_array_interface__; the stream in force waits for its."""
+        if not hasattr(x, "__dlpack__"):
+            return self._described(x, stream)
         found = StridedMemoryView.from_any_interface(x, self.stream_number(stream))
-        if found.device_id != self._device.device_id:
-            raise BackendUnavailable(f"the array is on CUDA device {found.device_id}, kernels run on "
-                                     f"{self._device.device_id}; move it, or set CUDA_VISIBLE_DEVICES")
+        self._check_device(found.device_id)
         size = found.dtype.itemsize
         strides = None if found.strides is None else tuple(size * step for step in found.strides)
         view = at(found.ptr, tuple(found.shape), found.dtype, strides, (found, x))
         view.flags.writeable = not found.readonly
         return view
 
-    def dlpack(self, x: OnDevice, own: Any, *, stream: Any = None, **options: Any) -> Any:
-        """A DLPack capsule; the stream of the one who takes it waits for ours."""
+    def _described(self, x: Any, stream: Any) -> OnDevice:
+        found = foreign.described(x)
+        if found.address:
+            ordinal = driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+            error, number = driver.cuPointerGetAttribute(ordinal, found.address)
+            if error == driver.CUresult.CUDA_ERROR_INVALID_VALUE:
+                raise DTypeError(f"a {type(x).__name__} of shape {found.shape} is not in memory of a CUDA device")
+            _check(error)
+            self._check_device(number)
+        if found.stream not in (None, self.stream_number(stream)):
+            self._stream(stream).wait(self._stream(found.stream))
+        view = at(found.address, found.shape, found.dtype, found.strides, x)
+        view.flags.writeable = not found.read_only
+        return view
+
+    def _check_device(self, number: int) -> None:
+        if number != self._device.device_id:
+            raise BackendUnavailable(f"the array is on CUDA device {number}, kernels run on {self._device.device_id}; "
+                                     "move it, or set CUDA_VISIBLE_DEVICES")
+
+    def dlpack(self, x: OnDevice, own: Any, stream: Any, versioned: bool) -> Any:
+        """A DLPack capsule, of version 1 or of before; the stream of the one who takes it waits for ours."""
         if min(x.strides, default=0) < 0:
             raise BufferError("DLPack has no negative strides; turn the axis round first")
         if stream not in (None, -1, self.stream_number(own)):
@@ -90,8 +112,14 @@ class Driver:
         low, high = arrays.extent(x) if x.size else (0, 0)
         memory = core.Buffer.from_handle(low, high - low, owner=x)
         steps = tuple(step // x.itemsize for step in x.strides)
-        found = StridedMemoryView.from_buffer(memory, x.shape, steps, dtype=x.dtype, is_readonly=not x.flags.writeable)
-        return found.__dlpack__(**options)
+        half = arrays.name_of(x.dtype) == "bfloat16"  # which cuda.core does not export: as integers, renamed
+        found = StridedMemoryView.from_buffer(memory, x.shape, steps, dtype=np.dtype(np.uint16) if half else x.dtype,
+                                              is_readonly=not x.flags.writeable)
+        capsule = found.__dlpack__(max_version=(1, 0) if versioned else None)
+        if half:
+            name, offset = (b"dltensor_versioned", 52) if versioned else (b"dltensor", 20)
+            ctypes.c_uint8.from_address(_pointer(capsule, name) + offset).value = DLPACK_BFLOAT
+        return capsule
 
     # ---- launches
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from tilewright import emulate
-from tilewright.core import arrays
+from tilewright.core import arrays, foreign
+from tilewright.core.errors import DTypeError
 from tilewright.core.on_device import OnDevice, at
 
 
@@ -41,11 +42,18 @@ class Emulated:
 
     def view(self, x: Any, stream: Any = None) -> OnDevice:
         """An array of another library; here one that says where it is by __cuda_array_interface__."""
-        found = x.__cuda_array_interface__
-        address, read_only = found["data"]
-        view = at(address, tuple(found["shape"]), found["typestr"], found.get("strides"), x)
-        view.flags.writeable = not read_only
+        if not hasattr(x, "__cuda_array_interface__"):
+            raise DTypeError(f"emulated, arrays come in by __cuda_array_interface__; a {type(x).__name__} has none")
+        found = foreign.described(x)
+        view = at(found.address, found.shape, found.dtype, found.strides, x)
+        view.flags.writeable = not found.read_only
         return view
+
+    @property
+    def dlpack_device(self) -> tuple[int, int]:
+        """None that other libraries know."""
+        raise BufferError("an emulated device exports nothing by DLPack; tw.to_host(x) copies an array to the host")
+
 
     def stream_number(self, stream: Any) -> int | None:
         """No stream: what was launched is done."""

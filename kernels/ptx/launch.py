@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tilewright.core import device, device_arrays, registry
+from tilewright.core import device, registry
 from tilewright.core.errors import BackendUnavailable
 from tilewright.core.on_device import is_on_device
 
@@ -34,6 +34,7 @@ from .bars import Bars
 from .cache import cached, fingerprint
 
 MEMORY = ("r", "w", "rw")
+OWN = ("arithmetic", "reductions")  # files here that declare kernels
 LENT = 1 << 16  # bytes of an array of the host, such as scales, that goes along with a launch as a copy
 NUMBERS = {"i32": np.int32, "u32": np.uint32, "i64": np.int64, "u64": np.uint64, "f32": np.float32, "f64": np.float64}
 
@@ -105,7 +106,7 @@ class Kernel:
             for value in values:
                 if isinstance(value, np.ndarray) and value.nbytes > LENT and not is_on_device(value):
                     raise BackendUnavailable(f"{self.name}: an array {value.shape} is on the host; use tw.to_device")
-        here.launch(self, blocks, values, reach, shared, device_arrays.stream_in_force())
+        here.launch(self, blocks, values, reach, shared, device.stream_in_force())
 
 
 def kernel(signature: str, *, threads: int | tuple[int, ...], blocks_per_sm: int | None = None,
@@ -157,11 +158,11 @@ def specialise(*examples: tuple) -> Callable[[Callable[..., Kernel]], Specialise
 
 
 def declared() -> Iterator[Kernel]:
-    """Every kernel of kernels/*/cuda*.py, and of arithmetic.py here; specialised ones by their examples."""
+    """Every kernel of kernels/*/cuda*.py, and of OWN here; specialised ones by their examples."""
     packages = [import_module(f"tilewright.kernels.{family}") for family in registry.families()]
     names = [f"{package.__name__}.{m.name}" for package in packages for m in iter_modules(package.__path__)
              if m.name.startswith("cuda")]
-    for name in (*names, f"{__package__}.arithmetic"):
+    for name in (*names, *(f"{__package__}.{own}" for own in OWN)):
         for value in vars(import_module(name)).values():
             if isinstance(value, Kernel) and value.function.__module__ == name:
                 yield value
@@ -172,7 +173,7 @@ def declared() -> Iterator[Kernel]:
 def scratch(shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
     """Memory of the device for one call, not initialised; it is given back when nothing refers to it."""
     whole = shape if isinstance(shape, tuple) else (shape,)
-    return device.current().empty(whole, dtype, device_arrays.stream_in_force())
+    return device.current().empty(whole, dtype, device.stream_in_force())
 
 
 def blocks(n: int, each: int) -> int:

@@ -1,7 +1,7 @@
 """Which sample calls of the table's operations launch a kernel: found by preparing them all and launching none.
 
 So a kernel that is declared and registered gets its traces and its mutation tests without a list of its own; what no
-operation launches (arithmetic.py) is called as it is.
+operation launches (arithmetic.py, reductions.py) is called as it is.
 """
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ import numpy as np
 from tilewright import emulate
 from tilewright.core import arrays, device, dispatch, registry
 from tilewright.core.on_device import at
-from tilewright.core.registry import Call, Case
+from tilewright.core.registry import FLOATS, Call, Case
 
-from . import arithmetic
+from . import arithmetic, reductions
 from .emulated import Emulated
 
+ELEMENTWISE = sorted({*arithmetic.EXAMPLES, *arithmetic.UNARY_EXAMPLES})
 MOST_WORK = 3e7  # operations and bytes of a sample call
 CCS = ((9, 0), (7, 5))  # which hosts choose kernels for
 SEED = 0
@@ -34,7 +35,7 @@ class Sample:
     """One call that launches some kernels. `run` makes it; `launches`: a kernel's name, its blocks and numbers."""
 
     op: str
-    call: Callable[[], Call] | None  # gives it in normal form; None: a call of arithmetic.py
+    call: Callable[[], Call] | None  # gives it in normal form; None: a call of arithmetic.py or reductions.py
     run: Callable[[], Any]
     launches: tuple[tuple[str, tuple[int, int, int], tuple], ...]
     cc: tuple[int, int]  # of the device that it was prepared for: hosts choose kernels by it
@@ -149,25 +150,55 @@ def _many(x: Any) -> tuple:
 
 
 def _own(recorder: Recorder) -> Iterator[Sample]:
-    """Of arithmetic.py, contiguous and in columns, with a tail and without."""
-    for (dtype,) in arithmetic.EXAMPLES:
-        for shape, step in (((4096,), 1), ((1021,), 1), ((1020,), 1), ((1,), 1), ((31, 17), 2), ((3, 5), 3)):
-            for name in ("add", "copy"):
-                run = partial(_arithmetic, name, dtype, shape, step)
-                recorder.launches.clear()
-                with device.using(recorder):
-                    run()
-                yield Sample(name, None, run, tuple(recorder.launches), recorder.cc)
+    """Of arithmetic.py, contiguous and in columns, with a tail and without; of reductions.py, by rows and by lines."""
+    shapes = ((4096,), 1), ((1021,), 1), ((1020,), 1), ((1,), 1), ((31, 17), 2), ((3, 5), 3)
+    runs = [(name, partial(_elementwise, name, dtype, shape, step)) for name, dtype in ELEMENTWISE
+            for shape, step in shapes]
+    runs += [("convert", partial(_converted, *dtypes, shape, step)) for dtypes in arithmetic.CONVERT_EXAMPLES
+             for shape, step in shapes]
+    runs += [(name, partial(_reduced, name, dtype, shape, axes)) for name, dtype in product(("sum", "max"), FLOATS)
+             for shape, axes in (((3, 4096), (1,)), ((7, 61), (1,)), ((3, 201), (1,)), ((2, 1100), (1,)),
+                                 ((141, 3), (0,)), ((2, 5), (0,)), ((2, 3, 9001), (0, 2)))]
+    for name, run in runs:
+        recorder.launches.clear()
+        with device.using(recorder):
+            run()
+        yield Sample(name, None, run, tuple(recorder.launches), recorder.cc)
 
 
-def _arithmetic(name: str, dtype: str, shape: tuple[int, ...], step: int) -> tuple[np.ndarray, np.ndarray]:
-    """What arithmetic.add or copy gives, and what it should: exact, being one rounding or none."""
-    rng = np.random.default_rng(SEED)
-    x, y = (_aligned(rng.standard_normal((*shape[:-1], step * shape[-1])).astype(dtype))[..., ::step] for _ in range(2))
+def _columns(shape: tuple[int, ...], step: int, dtype: Any, seed: int = SEED) -> np.ndarray:
+    """Small integers, every `step`th of a row: whatever they are made into, and their sums, they stay exact."""
+    whole = np.random.default_rng(seed).integers(1, 60, (*shape[:-1], step * shape[-1]))
+    return _aligned(whole.astype(dtype))[..., ::step]
+
+
+def _elementwise(name: str, dtype: str, shape: tuple[int, ...], step: int) -> tuple[np.ndarray, np.ndarray]:
+    """What arithmetic.py gives, and NumPy: the same bits, being one rounding; of exp and log e^0 and log 1."""
+    x, y = _columns(shape, step, dtype), _columns(shape, step, dtype, SEED + 1)
     out = _aligned(np.full(shape, np.nan, dtype))
-    inputs = (x, y) if name == "add" else (x,)
-    getattr(arithmetic, name)(*inputs, out)
-    return out, x + y if name == "add" else x
+    if name in arithmetic.BINARY:
+        arithmetic.binary(name, x, y, out)
+        return out, getattr(np, name)(x, y).astype(dtype)
+    x[...] = {"exp": 0, "log": 1}.get(name, x)
+    arithmetic.unary(name, x, out, 3.0)
+    expected: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "copy": np.positive, "divided_by_it": lambda x: x.dtype.type(3) / x, "exp": np.exp, "log": np.log}
+    return out, expected[name](x)
+
+
+def _converted(source: str, target: str, shape: tuple[int, ...], step: int) -> tuple[np.ndarray, np.ndarray]:
+    x = _columns(shape, step, source)
+    out = _aligned(np.full(shape, 99).astype(target))
+    arithmetic.convert(x, out)
+    return out, x.astype(target)
+
+
+def _reduced(name: str, dtype: str, shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    x = _columns(shape, 1, dtype)
+    expected = np.asarray(getattr(np, name)(x, axis=axes))
+    out = _aligned(np.full(expected.shape, np.nan, dtype))
+    reductions.over(name, x, axes, out)
+    return out, expected
 
 
 def trace(name: str, samples: Sequence[Sample]) -> emulate.Report | None:

@@ -17,6 +17,8 @@ WIDTHS = {".U8": 8, ".S8": 8, ".U16": 16, ".S16": 16, ".64": 64, ".128": 128, ".
 DOUBLE = re.compile(r"D(ADD|MUL|FMA|SETP|MNMX|MMA)\b|\w+.*\.(F64|RCP64H|RSQ64H)\b|MUFU\.(RCP|RSQ)64H")
 MATRIX = re.compile(r"(H|I|D|Q|B|O)MMA\b")
 MATH = re.compile(r"(FFMA2?|DFMA|HFMA2|IDP)\b|(H|I|D|Q|B|O)MMA\b")
+MATRICES = {"884": 8 * 8 * 4, "1684": 16 * 8 * 4, "1688": 16 * 8 * 8, "16816": 16 * 8 * 16, "16832": 16 * 8 * 32}
+WARP = 32
 NO_SMALL_PART = 1 / 8  # of the multiply-adds of the loop that has most
 LOCAL = re.compile(r"(LDL|STL)\b")
 BARRIER = re.compile(r"(BAR|WARPSYNC)\b")
@@ -42,6 +44,11 @@ class Loop:
     def math(self) -> int:
         """Multiply-adds and matrix instructions among them."""
         return sum(bool(MATH.match(o)) for o in self.opcodes)
+
+    @property
+    def products(self) -> int:
+        """Products that a warp makes and adds in one turn: of each thread, and of matrices."""
+        return sum(_products(o) for o in self.opcodes)
 
     @property
     def loads(self) -> Counter[tuple[str, int]]:
@@ -82,6 +89,14 @@ def read(text: str) -> Code:
     inner = [s for s in spans if not any(s != o and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
     loops = [Loop(tuple(o for o in opcodes[a:b + 1] if o != "NOP")) for a, b in inner]
     return Code(tuple(o for o in opcodes if o != "NOP"), _hot(loops))
+
+
+def _products(opcode: str) -> int:
+    """HMMA.16816 multiplies 16 x 16 by 16 x 8; IDP.4A adds four products, FFMA2 and HFMA2 make two, in 32 threads."""
+    name, *parts = opcode.split(".")
+    if shape := next((MATRICES[part] for part in parts if part in MATRICES), 0) if MATRIX.match(opcode) else 0:
+        return shape
+    return WARP * {"FFMA": 1, "DFMA": 1, "FFMA2": 2, "HFMA2": 2, "IDP": 2 if "2A" in parts else 4}.get(name, 0)
 
 
 def _hot(loops: list[Loop]) -> Loop | None:

@@ -1,6 +1,6 @@
 """Mathematical functions on the numbers of a thread: the formulas of kernels/vector/vmath.py in CUDA.
 
-    m = functions(np.float32)          m.exp, m.expm1, m.tanh ...: device functions, float32 arithmetic throughout
+    m = functions(np.float32)          m.exp, m.log, m.tanh ...: device functions, float32 arithmetic throughout
 
 Only instructions with one defined result are used, fused multiply-adds above all, so that what an emulator computes is
 what a device does. The one exception, the approximate reciprocal, is corrected until its error decides the last bit
@@ -100,7 +100,9 @@ def functions(real: Any) -> SimpleNamespace:
     exp_low, exp_high = real(c.EXP_LOW[i]), real(c.EXP_HIGH[i])
     expm1_low, expm1_high = real((-40.0, -60.0)[i]), real((88.8, 709.9)[i])  # -1 and infinity are reached
     tanh_high = real((10.0, 22.0)[i])
-    quarter, mul_rn = real(0.25), (ptx.mul_rn, ptx.mul_rn_f64)[i]
+    quarter, root2, infinity, nan = real(0.25), real(math.sqrt(2)), real(np.inf), real(np.nan)
+    least, digits, scale = np.finfo(real).tiny, real((24, 53)[i]), real((2.0**24, 2.0**53)[i])  # of denormals, for log
+    mul_rn = (ptx.mul_rn, ptx.mul_rn_f64)[i]
     exp_tail, atanh_tail = horner((c.EXP32, c.EXP64)[i], real), horner((c.ATANH32, c.ATANH64)[i], real)
     power2, recip, binary_parts = power_of_two(real), reciprocal(real), mantissa_and_exponent(real)
 
@@ -162,6 +164,18 @@ def functions(real: Any) -> SimpleNamespace:
         e, m = binary_parts(x)
         y = cuda.fma(e, ln2_hi, cuda.fma(e, ln2_lo, log1p_unit(m - one)))
         return y if x == x else x
+
+    @inline
+    def log(x):
+        """log x: as above with m within a factor of sqrt 2 from 1, so that near 1 nothing cancels"""
+        tiny = x < least
+        e, m = binary_parts(x * scale if tiny else x)
+        high = m > root2
+        e, m = e + (one if high else zero) - (digits if tiny else zero), m * half if high else m
+        y = cuda.fma(e, ln2_hi, cuda.fma(e, ln2_lo, log1p_unit(m - one)))
+        if x > zero:
+            return y if x < infinity else x
+        return -infinity if x == zero else nan
 
     @inline
     def logistic(x):

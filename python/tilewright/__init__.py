@@ -1,4 +1,4 @@
-"""tilewright: hand-written kernels in C and Numba behind one Python call.
+"""tilewright: hand-written kernels in C, Numba and CUDA behind one Python call.
 
     import tilewright as tw
     y = tw.linear(x, w, bias, activation="gelu")
@@ -23,7 +23,8 @@ _HOMES = {
     "core.native": ("get_include", "get_library"),
     "core.packed": ("pack", "PackedMatrix"),
     "core.quantized": ("quantize_weight", "QuantizedMatrix"),
-    "core.device_arrays": ("DeviceArray", "to_device", "to_host", "stream"),
+    "core.device_arrays": ("DeviceArray", "to_device", "to_host"),
+    "core.device": ("stream",),
     "config": ("warmup", "show_config"),
     "explanation": ("explain",),
     "autograd": ("Tensor", "compile", "no_grad", "gradcheck"),

@@ -2,6 +2,9 @@
 // capability 9.0 whose memory is the host's. A launch calls back into Python, which runs the kernel on the emulator.
 // All is done in the order of the calls, whatever stream they name; waits between streams are written down.
 //
+// FAKE_CUDA_DEVICES, FAKE_CUDA_VERSION and FAKE_CUDA_MAJOR make it a machine without a device, with an old driver, with
+// an old device.
+//
 // What is not here does not resolve, and cuda.bindings says its name.
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -19,7 +22,7 @@ typedef struct {          // CUlaunchConfig
 } launch_config;
 typedef void launched(const char *name, const launch_config *config, void **parameters);
 
-enum { OK = 0, INVALID = 1, UNSUPPORTED = 801, MOST = 4096 };
+enum { OK = 0, INVALID = 1, NO_DEVICE = 100, UNSUPPORTED = 801, MOST = 4096 };
 static struct { char *start; size_t size; } blocks[MOST];
 static launched *on_launch;
 static char waits[4096];
@@ -52,14 +55,15 @@ result cuGetProcAddress_v2(const char *name, void **found, int version, uint64_t
 // ---- device and context
 
 static int device_zero, context, pool;
-result cuInit(unsigned flags) { return flags ? INVALID : OK; }
-result cuDriverGetVersion(int *version) { return *version = 13000, OK; }
-result cuDeviceGetCount(int *count) { return *count = 1, OK; }
+static int setting(const char *name, int usual) { return getenv(name) ? atoi(getenv(name)) : usual; }
+result cuInit(unsigned flags) { return flags ? INVALID : setting("FAKE_CUDA_DEVICES", 1) ? OK : NO_DEVICE; }
+result cuDriverGetVersion(int *version) { return *version = setting("FAKE_CUDA_VERSION", 13000), OK; }
+result cuDeviceGetCount(int *count) { return *count = setting("FAKE_CUDA_DEVICES", 1), OK; }
 result cuDeviceGet(int *device, int number) { return *device = number, number ? INVALID : OK; }
 result cuDeviceGetName(char *name, int length, int device) { return snprintf(name, length, "Fake %d", device), OK; }
 result cuDeviceGetAttribute(int *value, int attribute, int device) {
     (void)device;
-    return *value = attribute == 75 ? 9 : attribute == 76 ? 0 : 1, OK;
+    return *value = attribute == 75 ? setting("FAKE_CUDA_MAJOR", 9) : attribute == 76 ? 0 : 1, OK;
 }
 result cuDevicePrimaryCtxRetain(void **c, int device) { return (void)device, *c = &context, OK; }
 result cuCtxSetCurrent(void *c) { return c == &context ? OK : INVALID; }
@@ -143,7 +147,7 @@ result cuPointerGetAttributes(unsigned count, const int *attributes, void **valu
 }
 
 result cuPointerGetAttribute(void *value, int attribute, pointer p) {
-    return cuPointerGetAttributes(1, &attribute, &value, p);
+    return inside(p, 1) ? cuPointerGetAttributes(1, &attribute, &value, p) : INVALID;
 }
 
 // ---- streams and events

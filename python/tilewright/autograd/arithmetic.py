@@ -8,8 +8,8 @@ import numpy as np
 
 from ..core import dispatch
 from ..core.device_arrays import DeviceArray, shares_memory
-from ..core.device_arrays import view_of as view_on_device
 from ..core.errors import DTypeError, GradientError, ReplayError, ShapeError
+from ..core.foreign import view_of as view_on_device
 from .elementary import RULES, Rule, unbroadcast
 from .tape import Guard, Node, Version, recording
 
@@ -154,7 +154,7 @@ def as_array(data: Any, dtype: Any) -> np.ndarray:
         data = data.data
     if (view := view_on_device(data)) is not None:
         if dtype is not None and np.dtype(dtype) != view.dtype:
-            raise DTypeError(f"Tensor: an array on a device stays {view.dtype}; convert it there, or on the host")
+            raise DTypeError(f"Tensor: an array on a device stays {view.dtype}; astype converts it there")
         return DeviceArray(view)  # type: ignore[return-value]
     try:
         array = np.asarray(data, dtype)
@@ -197,18 +197,10 @@ def _not_replayed(name: str) -> None:
                           "tilewright, or compute it outside of the step")
 
 
-def _of_host(name: str) -> DTypeError:
-    """The elementary functions are NumPy's: of arrays on a device there are views, and sums of two of one shape."""
-    return DTypeError(f"{name} of a tensor on a CUDA device: use the operations of tilewright, or take it to the host "
-                      "with tw.to_host")
-
-
 def _unary(name: str, x: Arithmetic, *attrs: Any) -> Tensor:
     if name not in ("reshape", "transpose", "index"):  # these are views, or will be found to be none
         _not_replayed(name)
     rule = RULES[name]
-    if type(x.data) is DeviceArray and name not in ("reshape", "transpose", "index"):
-        raise _of_host(name)
     try:
         y = rule.forward(x.data, *attrs)
     except ValueError as error:
@@ -223,8 +215,6 @@ def _binary(name: str, a: Any, b: Any, *attrs: Any) -> Tensor:
     rule = RULES[name]
     operands = a, b
     a_data, b_data = (x.data if isinstance(x, Arithmetic) else _operand(x) for x in operands)
-    if DeviceArray in (type(a_data), type(b_data)) and (name != "add" or type(a_data) is not type(b_data)):
-        raise _of_host(name)
     try:
         y = rule.forward(a_data, b_data, *attrs)
     except ValueError as error:

@@ -9,7 +9,8 @@ import numpy as np
 
 from ..core import dispatch
 from ..core.errors import ArgumentError, ReplayError
-from ..core.replay import Recording, Step
+from ..core.foreign import is_device_array
+from ..core.replay import NOT_ON_DEVICE, Recording, Step
 from .tensor import Tensor, made
 
 MOST = 16  # programs that one step keeps: for other shapes, dtypes, backends and plain arguments
@@ -28,8 +29,9 @@ def compile(step: Callable[..., Any]) -> Callable[..., Any]:  # noqa: A001  the 
     Other Python code in `step` is not run again: `model.eval()` later has no effect, and neither has what a call with
     `backend=` or NumPy changes in place. Gradients are in memory that the next call overwrites.
 
-    Raises ReplayError after the first or second call if `step` computes with arrays outside of tilewright's operations,
-    or not the same in both calls. Errors of the operations (a label out of range) are those of `step`.
+    Raises ReplayError for arrays on a device, and after the first or second call if `step` computes with arrays outside
+    of tilewright's operations, or not the same in both calls. Errors of the operations (a label out of range) are those
+    of `step`.
 
     >>> import numpy as np, tilewright as tw
     >>> model = tw.nn.MLP([4, 8, 3], seed=0)
@@ -71,6 +73,8 @@ def _form(x: Any) -> Any:
         return type(x), x.shape, x.dtype
     if x is None or isinstance(x, (int, float, str)):
         return type(x), x
+    if is_device_array(x.data if isinstance(x, Tensor) else x):
+        raise ReplayError(NOT_ON_DEVICE)
     raise ArgumentError("compile: arguments of a step are arrays, tensors that want no gradient, numbers, strings or "
                         f"None, not {type(x).__name__}")
 

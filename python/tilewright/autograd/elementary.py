@@ -1,4 +1,5 @@
-"""Elementary functions on arrays and their derivatives: one row a function, all of it NumPy.
+"""Elementary functions on arrays and their derivatives: one row a function, all of it NumPy, which arrays on a device
+answer with their own kernels.
 
 `forward(a, *attrs)` or `forward(a, b)` computes the result y; `gradients[i](dy, a, b, y, *attrs)` is the gradient for
 operand i, before broadcasting is undone. `reads[i]` names the values among a, b, y that it reads: those must not change
@@ -12,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core.device_arrays import DeviceArray
+from ..core.device_arithmetic import ones_where_equal
+from ..core.device_arrays import DeviceArray, full_like
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ def unbroadcast(g: Any, shape: tuple[int, ...]) -> Any:
 
 def _spread(reduced: Any, like: np.ndarray, axis: Any, keepdims: bool) -> np.ndarray:
     """The result of a reduction repeated over the axes that it removed."""
-    reduced = np.asarray(reduced)
+    reduced = reduced if isinstance(reduced, DeviceArray) else np.asarray(reduced)
     if axis is not None and not keepdims:
         axes = sorted(i % like.ndim for i in (axis if isinstance(axis, tuple) else (axis,)))
         reduced = np.expand_dims(reduced, tuple(axes))
@@ -46,7 +48,7 @@ def _spread(reduced: Any, like: np.ndarray, axis: Any, keepdims: bool) -> np.nda
 
 def _max_gradient(dy: Any, a: np.ndarray, b: None, y: Any, axis: Any, keepdims: bool) -> np.ndarray:
     """Shared equally by all elements that are the largest."""
-    largest = a == _spread(y, a, axis, keepdims)
+    largest = ones_where_equal(a, _spread(y, a, axis, keepdims))
     share = largest / largest.sum(axis=axis, keepdims=True)
     return (_spread(dy, a, axis, keepdims) * share).astype(a.dtype)
 
@@ -63,7 +65,7 @@ def _is_basic(index: Any) -> bool:
 
 
 def _index_gradient(dy: Any, a: np.ndarray, b: None, y: Any, index: Any) -> np.ndarray:
-    g = np.zeros(a.shape, np.asarray(dy).dtype)
+    g = full_like(a, 0) if isinstance(a, DeviceArray) else np.zeros(a.shape, np.asarray(dy).dtype)
     if _is_basic(index):
         g[index] = dy
     else:
@@ -83,20 +85,21 @@ def _set_value_gradient(dy: Any, a: np.ndarray, b: Any, y: Any, index: Any) -> A
 
 
 def _pow_exponent_gradient(dy: Any, a: Any, b: Any, y: Any) -> Any:
-    """dy y log(a), which is 0 where a == 0 (and b >= 0)."""
+    """dy y log(a), which is 0 where a == 0 (and b >= 0); on a device exponents are numbers."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return dy * np.where((np.asarray(a) == 0) & (np.asarray(b) >= 0), 0, y * np.log(a))
 
 
 def _pow_base_gradient(dy: Any, a: Any, b: Any, y: Any) -> Any:
     """dy b a^(b-1), which is 0 where b == 0, even for a == 0."""
+    if isinstance(a, DeviceArray):
+        return dy * 0 if b == 0 else dy * (b * a ** (b - 1))
     with np.errstate(divide="ignore", invalid="ignore"):
         return dy * np.where(np.asarray(b) == 0, 0, b * np.power(a, b - 1)).astype(dy.dtype)
 
 
 RULES: dict[str, Rule] = {
-    "add": Rule(lambda a, b: a + b if type(a) is DeviceArray else np.add(a, b),
-                (lambda dy, a, b, y: dy, lambda dy, a, b, y: dy), ("", "")),
+    "add": Rule(np.add, (lambda dy, a, b, y: dy, lambda dy, a, b, y: dy), ("", "")),
     "subtract": Rule(np.subtract, (lambda dy, a, b, y: dy, lambda dy, a, b, y: -dy), ("", "")),
     "multiply": Rule(np.multiply, (lambda dy, a, b, y: dy * b, lambda dy, a, b, y: dy * a), ("b", "a")),
     "divide": Rule(np.true_divide, (lambda dy, a, b, y: dy / b, lambda dy, a, b, y: -dy * y / b), ("b", "by")),

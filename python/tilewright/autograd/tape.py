@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..core.device_arrays import DeviceArray
+from ..core.device_arrays import DeviceArray, shares_memory
 from ..core.errors import GradientError
 from ..core.replay import recorded
 from . import buffers
@@ -165,7 +165,11 @@ def _sum(a: Any, b: Any) -> Any:
 def accumulate(leaf: Leaf, g: Any, dy: Any = None) -> None:
     """Add to a leaf's gradient. The first one is kept without a copy, unless someone else may hold its memory."""
     if isinstance(g, DeviceArray):
-        leaf.grad = (g.copy() if g is dy else g) if leaf.grad is None else leaf.grad + g  # type: ignore[assignment]
+        if g.dtype != leaf.data.dtype:
+            g = g.astype(leaf.data.dtype)
+        elif leaf.grad is None and shares_memory(g, dy):
+            g = g.copy()
+        leaf.grad = g if leaf.grad is None else leaf.grad + g
         return
     if type(g) is not np.ndarray:
         g = np.array(g)

@@ -142,7 +142,10 @@ class Tensor(Arithmetic):
                                     f"reduce it to one number first, or pass gradient=")
             gradient = _one(data.dtype) if type(data) is np.ndarray and data.ndim == 0 else full_like(data, 1)
         else:
-            gradient = gradient if isinstance(data, DeviceArray) else np.asarray(gradient, data.dtype)
+            gradient = as_array(gradient, data.dtype)
+            if isinstance(gradient, DeviceArray) != isinstance(data, DeviceArray):
+                raise DTypeError("backward: the tensor and the gradient are not in one place; tw.to_device copies an "
+                                 "array to the CUDA device, tw.to_host one back")
             if gradient.shape != data.shape:
                 raise ShapeError(f"backward: the gradient has shape {gradient.shape}, the tensor {data.shape}")
         if self._node is None:

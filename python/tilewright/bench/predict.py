@@ -25,7 +25,7 @@ from .accuracy import poisoned
 from .comparison import SIZES
 from .timing import interleaved
 
-PRODUCT = 0.5  # part of a hot loop from which on it counts as that of a product
+PRODUCT = 0.5  # multiply-adds an instruction and thread, from which on a hot loop counts as that of a product
 WARP, SCHEDULERS = 32, 4  # threads that issue together; schedulers of a multiprocessor, an instruction a clock each
 
 
@@ -36,6 +36,7 @@ class Device:
     name: str
     compute_capability: tuple[int, int]
     multiprocessors: int
+    lanes: int  # multiply-adds of float32 a multiprocessor and clock
     clock: float
     memory: float
     link: float
@@ -43,14 +44,16 @@ class Device:
     peak: dict[str, float]
     tensor: dict[str, float]
 
-    def rate(self, dtype: str, precision: str | None = None) -> tuple[float, str]:
-        """Operations a second of a product in a dtype, and of which units: tensor cores for halves and integers."""
-        name = precision or dtype
-        if name in ("int8", "uint8", "int32"):
-            return self.tensor["int8"], "int8 tensor"
-        if name not in self.peak and name in self.tensor:
+    def rate(self, dtype: str, sums: str = "", precision: str | None = None) -> tuple[float, str]:
+        """Operations a second, and of which units: tensor cores for products of halves and, summed as int32, integers.
+
+        What is neither is computed in float32, such as conversions of integers.
+        """
+        name = "int8" if sums == "int32" else precision or dtype
+        if name in ("float16", "bfloat16", "tf32") or sums == "int32":
             return self.tensor[name], f"{name} tensor"
-        return self.peak["float64" if name == "float64" else "float32"], name
+        name = "float64" if name == "float64" else "float32"
+        return self.peak[name], name
 
     @property
     def issue(self) -> float:
@@ -68,6 +71,16 @@ class Launch:
     instructions: int  # of the whole kernel, as text
     hot: int  # of the hot loop; 0: there is none
     ffma: float  # part of the hot loop
+    matrix: int  # matrix instructions in it
+    products: int  # that a warp makes and adds in a turn of it
+
+
+@dataclass(frozen=True)
+class Issued:
+    """Instructions of warps that a call issues: all of them, "counted" on the emulator, or those "of hot loops"."""
+
+    instructions: float
+    how: str
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,7 @@ class Prediction:
     memory: float
     transfer: float
     issue: float | None
+    issued: str  # which instructions that is of
     launches: tuple[Launch, ...]
     unknown: str  # why there are no launches
     cpu: float | None
@@ -119,7 +133,8 @@ def device_named(name: str) -> Device:
         found: dict[str, Any] = tomllib.loads(text)
         major, minor = found.pop("compute_capability").split(".")
         made = Device(compute_capability=(int(major), int(minor)), sources=tuple(found.pop("sources")), **found)
-        numbers = [made.multiprocessors, made.clock, made.memory, made.link, *made.peak.values(), *made.tensor.values()]
+        numbers = [made.multiprocessors, made.lanes, made.clock, made.memory, made.link, *made.peak.values(),
+                   *made.tensor.values()]
         if not all(x > 0 for x in numbers) or "int8" not in made.tensor or not {"float32", "float64"} <= set(made.peak):
             raise ValueError("a number that is not positive, or no peak of float32, float64 or int8")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -158,20 +173,21 @@ def predict(op: str, shape: list[str], on: str, dtype: str = "float32") -> Predi
     call = spec.prepare(case.inputs, case.attrs)
     flops, nbytes = float(spec.flops(call)), float(spec.nbytes(call))
     sums = spec.sums(call) if spec.sums else ""
-    rate, units = there.rate("int32" if sums == "int32" else dtype, case.attrs.get("precision"))
+    rate, units = there.rate(dtype, sums, case.attrs.get("precision"))
     cpu, kernel = _cpu(spec, call)
     launches, unknown, issued = _launches(spec, call, there)
     back = sum(math.prod(shape) * dtype.itemsize for shape, dtype in call.outputs)
     return Prediction(op, there, flops, nbytes, flops / rate, units, nbytes / there.memory,
                       (device_arrays.nbytes(call.inputs) + back) / there.link,
-                      None if issued is None else issued / there.issue, launches, unknown, cpu, kernel)
+                      None if issued is None else issued.instructions / there.issue, issued.how if issued else "",
+                      launches, unknown, cpu, kernel)
 
 
-def _launches(spec: Spec, call: Call, there: Device) -> tuple[tuple[Launch, ...], str, float | None]:
+def _launches(spec: Spec, call: Call, there: Device) -> tuple[tuple[Launch, ...], str, Issued | None]:
     """What the call would launch there, why that is not known, and the instructions of warps that it would issue.
 
-    The host's part of it runs here. Kernels run, on the emulator, only where the call is small enough; of a large
-    product the instructions are as many as it has multiply-adds, over their part of the hot loop.
+    The host's part of it runs here. Kernels run, on the emulator, only where the call is small enough. Of a large
+    product the hot loops are counted alone, with as many turns as make all of its multiply-adds.
     """
     if importlib.util.find_spec("numba_cuda") is None:
         return (), "numba-cuda is not installed: pip install 'tilewright[cuda]'", None
@@ -193,15 +209,16 @@ def _launches(spec: Spec, call: Call, there: Device) -> tuple[tuple[Launch, ...]
         made = assembler.assemble(name, kernel.ptx(cc), cc)
         hot, warps = made.code.hot, -(-math.prod(kernel.block) // WARP)
         found.append(Launch(name, math.prod(blocks) * warps, made.registers, len(made.code.opcodes),
-                            len(hot.opcodes) if hot else 0, hot.ffma if hot else 0.0))
+                            len(hot.opcodes) if hot else 0, hot.ffma if hot else 0.0, hot.matrix if hot else 0,
+                            hot.products if hot else 0))
     flops = float(spec.flops(call))
     if flops + float(spec.nbytes(call)) <= samples.MOST_WORK:
         with device.using(samples.Tracer(cc=cc)) as tracer:
             dispatch.run(row, call, outs)
-        return tuple(found), "", sum(sum(r.instructions.values()) for r in tracer.reports) / WARP
-    if len(found) == 1 and found[0].ffma > PRODUCT:
-        return tuple(found), "", flops / 2 / WARP / found[0].ffma
-    return tuple(found), "", None
+        counted = sum(sum(r.instructions.values()) for r in tracer.reports) / WARP
+        return tuple(found), "", Issued(counted, "counted")
+    loops = [one.hot / one.products for one in found if one.matrix or one.products > PRODUCT * WARP * one.hot]
+    return tuple(found), "", Issued(flops / 2 * sum(loops) / len(loops), "of hot loops") if loops else None
 
 
 def _cpu(spec: Spec, call: Call) -> tuple[float | None, str]:

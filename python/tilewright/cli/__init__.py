@@ -11,7 +11,7 @@ import typer
 
 from . import accuracy, bench, compare, cuda_report, doctor, gpu_check, info, predict, quantize, train, tune, warmup
 
-app = typer.Typer(name="tilewright", help="Hand-written kernels in C and Numba behind one Python call.",
+app = typer.Typer(name="tilewright", help="Hand-written kernels in C, Numba and CUDA behind one Python call.",
                   no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 app.command()(info.info)
 app.command()(compare.compare)

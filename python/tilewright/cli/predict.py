@@ -30,7 +30,8 @@ def predict(
     for heading in ("", "time", "", ""):
         t.add_column(heading, justify="right" if heading == "time" else "left")
     predicted = [(f"arithmetic, {found.units}", found.compute), ("device memory", found.memory),
-                 ("roofline, the longer of them", found.roofline), ("instructions issued, counted", found.issue),
+                 ("roofline, the longer of them", found.roofline),
+                 (f"instructions issued, {found.issued}".rstrip(", "), found.issue),
                  ("transfers of inputs and results", found.transfer)]
     for what, seconds in predicted:
         t.add_row(what, "not known" if seconds is None else time_text(seconds), "predicted",
@@ -39,7 +40,8 @@ def predict(
     console.print(t)
     console.print(f"\nbound by {found.bound}; a launch, some 10 to 20 us from Python, is not in these times")
     for one in found.launches:
-        loop = f", hot loop of {one.hot} with {one.ffma:.0%} FFMA" if one.hot else ""
+        part = f"{one.matrix} on matrices" if one.matrix else f"{one.ffma:.0%} FFMA"
+        loop = f", hot loop of {one.hot} with {part}" if one.hot else ""
         console.print(f"launches {one.kernel}: {one.warps} warps, {one.registers} registers, "
                       f"{one.instructions} instructions{loop}")
     if found.unknown:

@@ -37,7 +37,10 @@ def normal(x: np.ndarray, dtype: np.dtype, name: str, copies: list[str]) -> np.n
     if x.dtype == dtype and x.dtype.isnative and x.flags.aligned:
         return x
     if is_on_device(x):
-        raise DTypeError(f"{name} {shape_of(x)} on a CUDA device is {x.dtype}; it has to be {dtype}, aligned, as it is")
+        if x.dtype == dtype:
+            raise DTypeError(f"{name} {shape_of(x)} on a CUDA device is not aligned, or not in native byte order")
+        raise DTypeError(f"{name} {shape_of(x)} on a CUDA device is {x.dtype} and has to be {dtype}: nothing is "
+                         f"converted there unasked; {name}.astype(np.{dtype}) does it")
     why = f"{x.dtype} to {dtype}" if x.dtype.newbyteorder("=") != dtype else "byte order or alignment"
     copies.append(f"{name} {shape_of(x)}: {why}")
     return x.astype(dtype.newbyteorder("="))

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import metadata
 from typing import Any
 
@@ -15,6 +16,7 @@ from .errors import ArgumentError
 EMULATED_CC = (9, 0)
 LEAST_CC = (7, 5)  # of the kernels, and of CUDA 13
 _current: Any = None
+_stream: ContextVar[Any] = ContextVar("tilewright_stream", default=None)
 
 
 def emulated() -> bool:
@@ -70,9 +72,33 @@ def using(d: Any) -> Iterator[Any]:
         _current = before
 
 
+@contextmanager
+def stream(s: Any) -> Iterator[None]:
+    """Launch and copy on this CUDA stream inside the block; by default on the legacy default stream.
+
+    s: a stream of CuPy, PyTorch, numba.cuda or cuda.core, or its handle as an integer. Inputs of other libraries are
+    waited for as their protocols say.
+    """
+    if not (s is None or isinstance(s, int) or any(hasattr(s, name) for name in STREAMS)):
+        raise ArgumentError(f"stream takes one of CuPy, PyTorch, numba.cuda or cuda.core, or its handle, not {s!r}")
+    token = _stream.set(s)
+    try:
+        yield
+    finally:
+        _stream.reset(token)
+
+
+def stream_in_force() -> Any:
+    """What `stream` was given, else None."""
+    return _stream.get()
+
+
 # ---- what is missing for a real device, found out without loading numba-cuda
 
 NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
+STREAMS = ("__cuda_stream__", "cuda_stream", "ptr", "handle")  # what the streams of libraries have one of
+OLDER_CUDA = 12  # that numba-cuda has packages for, beside those of CUDA 13
+EMULATE = "export TILEWRIGHT_CUDA=emulate runs the kernels on the CPU"
 CC_MAJOR, CC_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, _MINOR
 
 
@@ -82,27 +108,37 @@ def missing(driver: Any = None) -> list[str]:
         try:
             driver = ctypes.CDLL("libcuda.so.1")
         except OSError:
-            return ["no NVIDIA driver (libcuda.so.1 was not found): install the one for your GPU, or set "
-                    "TILEWRIGHT_CUDA=emulate to run the kernels on the CPU"]
+            return ["no NVIDIA driver (libcuda.so.1 was not found): install the one for your GPU (on Ubuntu: sudo "
+                    f"ubuntu-drivers install; in a container: docker run --gpus all), or {EMULATE}"]
     if (error := driver.cuInit(0)) not in (0, NO_DEVICE):
         return [f"the NVIDIA driver does not start (cuInit gives {error}): nvidia-smi says more; a container needs "
-                "--gpus all, a forked process has to be spawned"]
+                "docker run --gpus all, a forked process has to be spawned"]
     version, count = ctypes.c_int(), ctypes.c_int()
     if error == NO_DEVICE or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
-        return ["no CUDA device: nvidia-smi lists what the driver sees, CUDA_VISIBLE_DEVICES hides devices"]
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return [(f"no CUDA device, with CUDA_VISIBLE_DEVICES={hidden}: unset CUDA_VISIBLE_DEVICES" if hidden is not None
+                 else "no CUDA device: nvidia-smi lists what the driver sees") + f", or {EMULATE}"]
     driver.cuDriverGetVersion(ctypes.byref(version))
     found, wheels = [], _wheels()
     known = version.value // 1000
     if wheels and known < wheels:
         found.append(f"the NVIDIA driver is for CUDA {known}, the installed packages for CUDA {wheels}: update the "
-                     f"driver, or pip install 'numba-cuda[cu{known}]'")
-    major, minor = ctypes.c_int(), ctypes.c_int()
-    driver.cuDeviceGetAttribute(ctypes.byref(major), CC_MAJOR, 0)
-    driver.cuDeviceGetAttribute(ctypes.byref(minor), CC_MINOR, 0)
-    if (major.value, minor.value) < LEAST_CC:
-        found.append(f"the device has compute capability {major.value}.{minor.value}, the kernels need "
-                     f"{LEAST_CC[0]}.{LEAST_CC[1]}: CUDA_VISIBLE_DEVICES chooses another one")
+                     "driver" + (f", or pip install 'numba-cuda[cu{known}]'" if known == OLDER_CUDA else ""))
+    (first, *rest) = [_capability(driver, i) for i in range(count.value)]
+    if first < LEAST_CC:
+        other = next((i for i, cc in enumerate(rest, 1) if cc >= LEAST_CC), None)
+        mend = EMULATE if other is None else f"export CUDA_VISIBLE_DEVICES={other} chooses another one"
+        found.append(f"the device has compute capability {first[0]}.{first[1]}, the kernels need "
+                     f"{LEAST_CC[0]}.{LEAST_CC[1]}: {mend}")
     return found
+
+
+def _capability(driver: Any, number: int) -> tuple[int, int]:
+    """The compute capability of the device that CUDA counts as this one."""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    driver.cuDeviceGetAttribute(ctypes.byref(major), CC_MAJOR, number)
+    driver.cuDeviceGetAttribute(ctypes.byref(minor), CC_MINOR, number)
+    return major.value, minor.value
 
 
 def _wheels() -> int | None:

@@ -5,34 +5,31 @@
 """
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import importlib
 import sys
 from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
 from . import arrays, capability, device
-from .errors import DTypeError, ShapeError
+from .device import stream_in_force
+from .device_arithmetic import DeviceArithmetic
+from .errors import DTypeError
+from .foreign import is_device_array, view_of
 from .on_device import OnDevice
-from .registry import FLOATS, Call, Kernel
-
-CUDA_DEVICES = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
-_stream: ContextVar[Any] = ContextVar("tilewright_stream", default=None)
+from .registry import Call, Kernel
 
 
-class DeviceArray:
+class DeviceArray(DeviceArithmetic):
     """An array in the memory of a CUDA device: what `to_device` gives, and calls on such arrays.
 
-    Shapes, strides and views are NumPy's; elements are read on the host, after `to_host`. Other libraries take it
-    without a copy: `torch.from_dlpack(x)`, `cupy.asarray(x)`, `numba.cuda.as_cuda_array(x)`.
+    Shapes, strides and views are NumPy's, and so are + - * /, some functions, sum, mean and max of float32 and float64,
+    computed there; elements are read on the host, after `to_host`. Other libraries take it without a copy:
+    `torch.from_dlpack(x)`, `cupy.asarray(x)`, `numba.cuda.as_cuda_array(x)`.
     """
 
     __slots__ = ("_view", "__weakref__")
-    __array_ufunc__ = None  # ndarray + DeviceArray is an error, not an array of objects
 
     def __init__(self, view: OnDevice):
         self._view = view
@@ -77,33 +74,20 @@ class DeviceArray:
         return DeviceArray(self._view.transpose(*axes))
 
     def reshape(self, *shape: Any) -> DeviceArray:
-        """Another shape, as a view; DTypeError where the strides allow none."""
-        return DeviceArray(self._view.reshape(*shape))
-
-    def copy(self) -> DeviceArray:
-        """A copy on the device, C-contiguous; float32 and float64."""
-        return self._computed("copy")
-
-    def __add__(self, other: Any) -> DeviceArray:
-        """The sum of two arrays of one shape and dtype, float32 or float64."""
-        if not isinstance(other, DeviceArray):
-            return NotImplemented
-        if (other.shape, other.dtype) != (self.shape, self.dtype):
-            raise ShapeError(f"the sum of {self.dtype} {self.shape} and {other.dtype} {other.shape} on a device")
-        return self._computed("add", other._view)
-
-    def _computed(self, name: str, *others: OnDevice) -> DeviceArray:
-        if arrays.name_of(self.dtype) not in FLOATS:
-            raise DTypeError(f"{name} on a device takes {', '.join(FLOATS)}, not {self.dtype}")
-        out = device.current().empty(self.shape, self.dtype, stream_in_force())
-        getattr(importlib.import_module("tilewright.kernels.ptx.arithmetic"), name)(self._view, *others, out)
-        return DeviceArray(out)
+        """Another shape: a view, or where the strides allow none a copy on the device."""
+        try:
+            return DeviceArray(self._view.reshape(*shape))
+        except DTypeError:
+            return self.copy().reshape(*shape)
 
     def __getitem__(self, key: Any) -> DeviceArray:
         return DeviceArray(self._view[key])
 
     def __len__(self) -> int:
         return len(self._view)
+
+    def __iter__(self) -> Iterator[DeviceArray]:
+        return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
         return f"DeviceArray({self.shape}, {self.dtype}, on {device.current().name})"
@@ -121,15 +105,23 @@ class DeviceArray:
     def __dlpack_device__(self) -> tuple[int, int]:
         return device.current().dlpack_device
 
-    def __dlpack__(self, **options: Any) -> Any:
-        return device.current().dlpack(self._view, stream_in_force(), **options)
+    def __dlpack__(self, *, stream: Any = None, max_version: tuple[int, int] | None = None,
+                   dl_device: tuple[int, int] | None = None, copy: bool | None = None) -> Any:
+        if dl_device not in (None, self.__dlpack_device__()):
+            raise BufferError(f"the array is on the device {self.__dlpack_device__()}, not {dl_device}; tw.to_host(x) "
+                              "copies it to the host")
+        versioned = max_version is not None and max_version >= (1, 0)
+        if not (self._view.flags.writeable or versioned or copy):
+            raise BufferError("the array is read-only, which DLPack can say from version 1.0 on; export x.copy()")
+        x = self.copy()._view if copy else self._view
+        return device.current().dlpack(x, stream_in_force(), stream, versioned)
 
 
 DeviceArray.__module__ = "tilewright"
 
 
 def to_device(x: Any) -> DeviceArray:
-    """A copy of an array in the device's memory, C-contiguous, in the order of its stream.
+    """A copy of an array in the device's memory, C-contiguous, in native byte order, in the order of its stream.
 
     >>> import numpy as np, tilewright as tw
     >>> x = tw.to_device(np.ones((2, 3), np.float32))                             # doctest: +SKIP
@@ -138,14 +130,20 @@ def to_device(x: Any) -> DeviceArray:
     capability.require("cuda")
     if is_device_array(x):
         raise DTypeError("to_device: the array is on a device already")
-    host = np.ascontiguousarray(arrays.as_array(x, "x")).reshape(np.shape(x))
-    return DeviceArray(device.current().upload(host, stream_in_force()))
+    host = arrays.as_array(x, "x")
+    if host.dtype.kind not in "fiub" and arrays.name_of(host.dtype) != "bfloat16":
+        raise DTypeError(f"to_device takes floats, integers and booleans, not {host.dtype}")
+    native = np.array(host, host.dtype.newbyteorder("="), order="C", copy=None if host.flags.aligned else True)
+    return DeviceArray(device.current().upload(native, stream_in_force()))
 
 
 def full_like(x: Any, value: float) -> Any:
     """An array of x's shape and dtype, where x is, with one value everywhere."""
-    full = np.full(x.shape, value, x.dtype)
-    return to_device(full) if isinstance(x, DeviceArray) else full
+    if not isinstance(x, DeviceArray):
+        return np.full(x.shape, value, x.dtype)
+    full = DeviceArray(device.current().empty(x.shape, x.dtype, stream_in_force()))
+    full[...] = value
+    return full
 
 
 def host_copy(x: Any) -> np.ndarray:
@@ -178,42 +176,6 @@ def to_host(x: Any) -> np.ndarray:
     return device.current().download(view, stream_in_force())
 
 
-@contextlib.contextmanager
-def stream(s: Any) -> Iterator[None]:
-    """Launch and copy on this CUDA stream inside the block; by default on the legacy default stream.
-
-    s: a stream of CuPy, PyTorch, numba.cuda or cuda.core, or its handle as an integer. Inputs of other libraries are
-    waited for as their protocols say.
-    """
-    token = _stream.set(s)
-    try:
-        yield
-    finally:
-        _stream.reset(token)
-
-
-def stream_in_force() -> Any:
-    """What `stream` was given, else None."""
-    return _stream.get()
-
-
-def is_device_array(x: Any) -> bool:
-    """Whether x is an array on a CUDA device, ours or that of another library; nothing is loaded for the answer."""
-    if isinstance(x, (np.ndarray, np.generic, int, float, bool, str, type(None), list, tuple)):
-        return False
-    if isinstance(x, DeviceArray) or hasattr(x, "__cuda_array_interface__"):
-        return True
-    where = getattr(x, "__dlpack_device__", None)
-    return where is not None and int(where()[0]) in CUDA_DEVICES
-
-
-def view_of(x: Any) -> OnDevice | None:
-    """The array as OnDevice, over the same memory; None for anything that is not on a device."""
-    if isinstance(x, DeviceArray):
-        return x._view
-    return device.current().view(x, stream_in_force()) if is_device_array(x) else None
-
-
 # ---- a call on device arrays
 
 class Place:
@@ -224,11 +186,12 @@ class Place:
 
     def enter(self, x: Any, op: str) -> Any:
         """Arguments as OnDevice; numbers, packed matrices and None as they are. An array on the host is an error."""
-        if isinstance(x, (list, tuple)) and any(is_device_array(v) for v in x):
+        if isinstance(x, (list, tuple)) and any(isinstance(v, np.ndarray) or is_device_array(v) for v in x):
             return type(x)(self.enter(v, op) for v in x)
         if isinstance(x, (list, tuple)) or (isinstance(x, np.ndarray) and x.ndim):
-            raise DTypeError(f"{op}: some arrays are on a CUDA device and one {np.shape(x)} is on the host; "
-                             "tw.to_device copies it there, tw.to_host the others back")
+            what = f"one {x.shape}" if isinstance(x, np.ndarray) else f"a {type(x).__name__}"
+            raise DTypeError(f"{op}: some arrays are on a CUDA device and {what} is on the host; tw.to_device copies "
+                             "it there, tw.to_host the others back")
         view = view_of(x)
         return x if view is None else view
 

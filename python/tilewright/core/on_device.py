@@ -51,10 +51,12 @@ class OnDevice(np.ndarray):
 
     def reshape(self, *shape: Any, **kwargs: Any) -> Any:
         wanted = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-        if -1 in wanted:
+        if not all(isinstance(n, (int, np.integer)) for n in wanted):
+            raise ShapeError(f"reshape takes integers, not {wanted}")
+        if wanted.count(-1) == 1:
             known = math.prod(n for n in wanted if n != -1)
-            wanted = tuple(self.size // known if n == -1 else n for n in wanted)
-        if math.prod(wanted) != self.size:
+            wanted = tuple(self.size // known if n == -1 and known else n for n in wanted)
+        if min(wanted, default=0) < 0 or math.prod(wanted) != self.size:
             raise ShapeError(f"cannot reshape an array of shape {self.shape} to {wanted}")
         strides = _strides_of_view(self.shape, self.strides, wanted)
         if strides is None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from . import arrays, native
 from .errors import DTypeError, ShapeError
+from .foreign import is_device_array
 from .registry import BYTES, FLOATS, HALVES
 
 _filling = threading.Lock()
@@ -117,6 +118,8 @@ def pack(b: Any) -> PackedMatrix:
     """
     if isinstance(b, PackedMatrix):
         return b
+    if is_device_array(b):
+        raise DTypeError("pack: the matrix is on a CUDA device, where nothing is gained by packing: give it as it is")
     x = arrays.as_array(b, "b")
     if x.ndim != 2:
         raise ShapeError(f"pack: b must be a matrix, it has shape {arrays.shape_of(x)}")

@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 
 from . import dispatch
+from .device_arrays import place_of
 from .errors import ReplayError
 
 Step = tuple[Callable[..., Any], tuple[Any, ...]]
+NOT_ON_DEVICE = "compile: steps on arrays of a CUDA device are not replayed; call the step itself"
 _PLAIN = (int, float, str, bool, type(None), np.generic, np.dtype, type)
 
 
@@ -60,6 +62,8 @@ class Recording:
 
     def call(self, op: str, inputs: tuple, attrs: dict[str, Any], out: Any) -> Any:
         """`dispatch.call`."""
+        if place_of(inputs, out) is not None:
+            raise ReplayError(NOT_ON_DEVICE)
         result = dispatch.call(op, inputs, attrs, out, self.backend)
         outs = result if isinstance(result, (np.ndarray, tuple)) else None
         overwritten = inputs[2:] if op == "linear_backward_weights" and attrs["beta"] == 0 else ()

@@ -61,7 +61,8 @@ def mse_loss(prediction: Any, target: Any, *, reduction: str = "mean") -> Tensor
         raise ArgumentError(f"mse_loss: reduction is 'mean', 'sum' or 'none', not {reduction!r}")
     if np.shape(prediction) != np.shape(target):
         raise ShapeError(f"mse_loss: the prediction has shape {np.shape(prediction)}, the target {np.shape(target)}")
-    if reduction != "none" and isinstance(prediction, Tensor) and prediction.requires_grad and recording():
+    if reduction != "none" and isinstance(prediction, Tensor) and prediction.requires_grad and recording() and \
+            not isinstance(prediction.data, DeviceArray):
         goal = target.data if isinstance(target, Tensor) else np.asarray(target)
         if goal.dtype == prediction.dtype and goal.size and not (isinstance(target, Tensor) and target.requires_grad):
             return _square_error(prediction, goal, reduction == "mean")

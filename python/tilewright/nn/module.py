@@ -2,13 +2,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from ..autograd import Tensor
-from ..core.device_arrays import DeviceArray, host_copy, overwritten, to_device
+from ..core.device_arrays import DeviceArray, host_copy, overwritten, to_device, to_host
 from ..core.errors import DataError, DTypeError, ShapeError, TilewrightError
 from ..data import read_safetensors, write_safetensors
 
@@ -41,6 +41,7 @@ class Module:
     """
 
     training = True
+    beside: tuple[str, ...] = ()  # attributes that are arrays but no parameters, and move to a device with them
     takes_activation = False  # whether a Sequential may call it with the name of the activation that follows
 
     def forward(self, *args: Any) -> Any:
@@ -103,13 +104,26 @@ class Module:
             p.grad = None
 
     def to_device(self) -> Module:
-        """Move all parameters to the CUDA device, where they stay; returns the module. Make the optimizer after that.
+        """Move all parameters to the CUDA device, where they stay; returns the module. Gradients are forgotten.
 
-        Inputs and labels go there by `tw.to_device`; `state_dict` and `save` still give copies on the host.
+        An optimizer is made after that, or moved by its own `to_device`. Inputs and labels go there by `tw.to_device`;
+        `state_dict` and `save` still give copies on the host.
         """
+        return self._moved(to_device, False)
+
+    def to_host(self) -> Module:
+        """Move all parameters back from the CUDA device; returns the module. Gradients are forgotten."""
+        return self._moved(to_host, True)
+
+    def _moved(self, move: Callable[[Any], Any], there: bool) -> Module:
         for p in self.parameters():
-            if not isinstance(p.data, DeviceArray):
-                p.data, p.grad, p._spare = to_device(p.data), None, None  # type: ignore[assignment]
+            if isinstance(p.data, DeviceArray) == there:
+                p.data, p.grad, p._spare = move(p.data), None, None
+        for _, module in self.named_modules():
+            for name in module.beside:
+                value = getattr(module, name)
+                if value is not None and isinstance(value, DeviceArray) == there:
+                    setattr(module, name, move(value))
         return self
 
     # ---- state

@@ -1,15 +1,15 @@
 """Optimizers: one fused call of the table updates all parameters in place."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from .. import ops
 from ..autograd import Tensor
-from ..core.device_arrays import full_like, host_copy, overwritten
-from ..core.errors import ArgumentError
+from ..core.device_arrays import DeviceArray, full_like, host_copy, overwritten, to_device, to_host
+from ..core.errors import ArgumentError, DTypeError
 from ..core.replay import recorded
 from ..nn.module import check_state
 
@@ -43,6 +43,10 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient."""
         params, grads = self.parameters, [p.grad for p in self.parameters]
+        first = next(iter(self.state.values()), None)
+        if first and isinstance(first[0], DeviceArray) != isinstance(params[0].data, DeviceArray):
+            raise DTypeError(f"{type(self).__name__}: the parameters were moved and the optimizer's state was not; its "
+                             "to_device() or to_host() moves it")
         slots = [self.state[slot] for slot in self.slots]
         for g in grads:
             if g is None:
@@ -61,6 +65,19 @@ class Optimizer:
 
     def _update(self, params: list[np.ndarray], grads: list[Any], *slots: list[np.ndarray]) -> None:
         raise NotImplementedError
+
+    def to_device(self) -> Optimizer:
+        """Move the state to the CUDA device, after the module's parameters; returns the optimizer."""
+        return self._moved(to_device, False)
+
+    def to_host(self) -> Optimizer:
+        """Move the state back from the CUDA device; returns the optimizer."""
+        return self._moved(to_host, True)
+
+    def _moved(self, move: Callable[[Any], Any], there: bool) -> Optimizer:
+        for arrays in self.state.values():
+            arrays[:] = [move(a) if isinstance(a, DeviceArray) == there else a for a in arrays]
+        return self
 
     def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of everything that an exact continuation needs."""

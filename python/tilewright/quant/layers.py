@@ -13,7 +13,9 @@ import numpy as np
 
 from .. import ops
 from ..autograd import Tensor
+from ..autograd.arithmetic import as_array
 from ..autograd.tensor import made
+from ..core.device_arrays import DeviceArray, host_copy
 from ..core.errors import ArgumentError, ShapeError
 from ..core.quantized import QuantizedMatrix, check_bits, packed_int4
 from ..nn import Module
@@ -87,6 +89,7 @@ class QuantizedLinear(Module):
     """
 
     takes_activation = True
+    beside = ("bias", "balance")
 
     def __init__(self, weight: QuantizedMatrix, bias: Any = None, *, bits: int | None = None, balance: Any = None,
                  folded: bool = False):
@@ -106,7 +109,9 @@ class QuantizedLinear(Module):
 
     def balanced(self, x: Any) -> np.ndarray:
         """x as float32, divided by the factors unless the layer before did so."""
-        data = np.asarray(x.data if isinstance(x, Tensor) else x, np.float32)
+        data = as_array(x, None)
+        if data.dtype != np.float32:
+            data = data.astype(np.float32)
         return data if self.balance is None or self.folded else data / self.balance
 
     def __repr__(self) -> str:
@@ -125,10 +130,13 @@ class QuantizedLinear(Module):
         integers = weight.values if weight.bits == self.bits else packed_int4(weight.values)
         state = {"weight": integers, "weight_scales": weight.scales, "weight_zero_points": weight.zero_points,
                  "bias": self.bias, "balance": self.balance}
-        return {name: value.copy() for name, value in state.items() if value is not None}
+        return {name: host_copy(value) for name, value in state.items() if value is not None}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        there = isinstance(self.bias, DeviceArray) or isinstance(self.balance, DeviceArray)
         vars(self).update(vars(self.restored(self.options(), state)))
+        if there:
+            self.to_device()
 
     def check_extra_state(self, state: Mapping[str, Any]) -> None:
         self.restored(self.options(), state)
@@ -177,7 +185,7 @@ class StaticLinear(QuantizedLinear):
 
     def forward(self, x: Any, activation: str | None = None) -> Tensor:
         """(..., in) float or uint8 -> (..., out) uint8 or float32."""
-        q, at, to = x.data if isinstance(x, Tensor) else np.asarray(x), self.input, self.output
+        q, at, to = as_array(x, None), self.input, self.output
         if not (self.fed and q.dtype is _UINT8):
             q = at.clip(ops.quantize_linear(self.balanced(q), at.scale, at.zero))
         if to is None:

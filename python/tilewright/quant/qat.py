@@ -19,6 +19,7 @@ from ..autograd import Tensor
 from ..autograd.buffers import empty, empty_like
 from ..autograd.tape import Node, recording
 from ..autograd.tensor import made
+from ..core.device_arrays import DeviceArray
 from ..core.errors import ArgumentError, DTypeError
 from ..core.quantized import check_bits, grids
 from ..core.replay import recorded
@@ -59,6 +60,8 @@ class FakeQuantize(Module):
         """float32 of any shape -> the same shape."""
         if not isinstance(x, Tensor):
             x = Tensor(x)
+        if isinstance(x.data, DeviceArray):
+            raise DTypeError("training with rounding runs on the host: the model's to_host() and tw.to_host(x)")
         if x.data.dtype != np.float32:
             x = x.astype(np.float32)
         y, inside = empty_like(x.data), empty(x.data.shape, _BOOL)
