@@ -20,6 +20,7 @@ from tilewright.core.errors import ArgumentError, BackendUnavailable, DTypeError
 from tilewright.kernels.gemm.cuda_tensor import tensor
 from tilewright.kernels.gemm.cuda_tile import tile
 from tilewright.kernels.ptx.emulated import Emulated
+from tilewright.kernels.ptx.samples import Recorder
 
 
 @pytest.fixture(autouse=True)
@@ -174,3 +175,17 @@ def test_a_matrix_packed_on_the_host_is_refused_on_a_device() -> None:
     a, packed = tw.to_device(np.ones((3, 4), np.float32)), tw.pack(np.ones((4, 5), np.float32))
     with pytest.raises(BackendUnavailable, match="packed on the host"):
         tw.matmul(a, packed)
+
+
+@pytest.mark.parametrize("shapes", [((1 << 21, 4), (4, 3)), ((70000, 2, 4), (70000, 4, 3))], ids=["rows", "planes"])
+@pytest.mark.parametrize("row", list(registry.variants("matmul", "cuda")), ids=lambda row: row.variant or "best")
+def test_grids_are_those_of_a_device(row: registry.Kernel, shapes: Any) -> None:
+    """Along y and z a grid has at most 65535 blocks; what is larger takes several launches."""
+    a, b = (np.broadcast_to(np.float32(1), shape) for shape in shapes)
+    call = registry.spec("matmul").prepare((a, b), {})
+    (shape, dtype), = call.outputs
+    with device.using(Recorder()) as recorder:
+        row.run(call, (np.empty(shape, dtype),))
+    assert recorder.launches
+    for name, blocks, _ in recorder.launches:
+        assert max(blocks[1:]) <= 65535, (name, blocks)

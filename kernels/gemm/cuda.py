@@ -15,7 +15,7 @@ from tilewright.core.registry import FLOATS, HALVES, Call, Kernel
 from tilewright.kernels.ptx.launch import blocks, scratch
 
 from .cuda_columns import column_sums
-from .cuda_ladder import naive, tiled
+from .cuda_ladder import SIDE, naive, tiled
 from .cuda_numbers import RAW, WIDE, numbers
 from .cuda_pack import packed
 from .cuda_tensor import KINDS, tensor
@@ -24,6 +24,7 @@ from .cuda_vector import ACROSS, ROWS, across, dot, parts
 from .spec import ACTIVATIONS
 
 MOST_PLANES = 65535  # of a grid along z
+MOST_ROWS = 65535 * SIDE  # of a grid along y, on the ladder
 ALIGNMENT = 16
 FILL = 128  # blocks, about those that a device runs at once
 LEAST_CHUNK, MOST_CHUNKS, EVEN = 128, 32, 32  # of k, so that sums in scratch are few beside products
@@ -247,8 +248,11 @@ def _ladder(step: Any, call: Call, out: np.ndarray) -> None:
         return
     left, right = call.inputs
     for a, b, y in planes(left, right, out):
-        step.launch((blocks(y.shape[2], 16), blocks(y.shape[1], 16), y.shape[0]), a, b, y, *y.shape[1:], a.shape[2],
-                    *(step for x in (a, b, y) for step in x.strides))
+        for at in range(0, y.shape[1], MOST_ROWS):
+            operands = a[:, at:at + MOST_ROWS], b, y[:, at:at + MOST_ROWS]
+            _, m, n = operands[2].shape
+            step.launch((blocks(n, SIDE), blocks(m, SIDE), y.shape[0]), *operands, m, n, a.shape[2],
+                        *(step for x in operands for step in x.strides))
 
 
 # ---- in words
