@@ -131,17 +131,7 @@ def _backward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel
     t, zero, one, itemsize = rows.team(real, layout, size), real(0), real(1), np.dtype(real).itemsize
     items, held, piece, read, write, end, team_sum = t.items, t.held, t.piece, t.read, t.write, t.end, t.sum
     number, inside, lane_of, place, number_type = t.number, t.inside, t.lane, rows.place, t.real
-    moments, parameter = moments_of(t, real, centre), parameter_of(t)
-
-    @inline
-    def add_to(sums, at, first, lane, n, begun):
-        """In memory, which each thread has for itself"""
-        old = cuda.local.array(items, number_type)
-        if begun != uint32(0):
-            read(old, at, first, lane, n, itemsize, zero)
-            for k in range(items):
-                sums[k] += old[k]
-        write(sums, at, first, lane, n, itemsize)
+    moments, parameter, add = moments_of(t, real, centre), parameter_of(t), t.add
 
     @kernel(f"r dy, r x, w dx, r weight, i64 weight_step, w dweight, w dbias, {f} share, {f} eps, u32 own, "
             f"{rows.COUNTS}, {rows.steps('d', 'x', 'y')}", threads=rows.threads_of(size),
@@ -185,9 +175,9 @@ def _backward(centre: bool, dtype: str, layout: str, size: str) -> launch.Kernel
                             db[k] += d[k]
                             sum_g = cuda.fma(d[k], w[k], sum_g)  # NVVM 13 fails on sum_g + g, for some sizes
                     if not held:
-                        add_to(dw, dweight, first, lane, n, begun)
+                        add(dw, dweight, first, lane, n, itemsize, begun)
                         if centre:
-                            add_to(db, dbias, first, lane, n, begun)
+                            add(db, dbias, first, lane, n, itemsize, begun)
                     first = uint32(first + uint32(piece))
                     if first >= end(n):
                         break

@@ -1,7 +1,7 @@
 """Rows of arrays: a team of threads takes one, and holds its numbers in registers where they fit.
 
-    t = team(np.float32, "vector", "warp")     t.number(), t.inside(number, count), t.lane(), t.read, t.write, t.sum,
-                                               t.max: device functions
+    t = team(np.float32, "vector", "warp")     t.number(), t.inside(number, count), t.lane(), t.read, t.write, t.add,
+                                               t.sum, t.max: device functions
     run(softmax, x, out)                       host side: the specialisation for these arrays, and its launch
 
     size     threads of a row      numbers of a thread, float32 / float64      rows up to
@@ -76,7 +76,7 @@ def team(real: Any, layout: str, size: str) -> SimpleNamespace:
     items, lanes = numbers // itemsize, lanes_of(real, layout)
     held, piece, ahead = size != "long", threads * items, threads * lanes
     sure = _longest(size) // itemsize // ahead if held else 0
-    read, write = (_vectors if layout == "vector" else _scalars)(real, items, ahead, sure)
+    read, write, add = (_vectors if layout == "vector" else _scalars)(real, items, ahead, sure)
 
     @inline
     def end(n):
@@ -123,8 +123,8 @@ def team(real: Any, layout: str, size: str) -> SimpleNamespace:
             return warp.block_max(x, part, low)
 
     return SimpleNamespace(real=NUMBA[real], items=items, piece=piece, held=held, end=end, index=index,
-                           read=read, write=write, lane=inline(lane), number=inline(number), inside=inline(inside),
-                           sum=inline(total), max=inline(largest))
+                           read=read, write=write, add=add, lane=inline(lane), number=inline(number),
+                           inside=inline(inside), sum=inline(total), max=inline(largest))
 
 
 def _longest(size: str) -> int:
@@ -134,8 +134,8 @@ def _longest(size: str) -> int:
     return threads * numbers
 
 
-def _scalars(real: Any, items: int, ahead: int, sure: int) -> tuple[Any, Any]:
-    """read and write for any step; the first `sure` accesses of a thread are within every row"""
+def _scalars(real: Any, items: int, ahead: int, sure: int) -> tuple[Any, Any, Any]:
+    """read, write and add for any step; the first `sure` accesses of a thread are within every row"""
     load, store = LOAD[real], STORE[real]
 
     @inline
@@ -152,13 +152,24 @@ def _scalars(real: Any, items: int, ahead: int, sure: int) -> tuple[Any, Any]:
             i = uint32(uint32(first + lane) + uint32(uint32(k) * uint32(ahead)))
             if k < sure or i < n:
                 store(y + uint64(int64(i) * step), v[k])
-    return read, write
+
+    @inline
+    def add(v, y, first, lane, n, step, begun):
+        """write v, and what is there if that has begun"""
+        for k in range(items):
+            i = uint32(uint32(first + lane) + uint32(uint32(k) * uint32(ahead)))
+            if k < sure or i < n:
+                at = y + uint64(int64(i) * step)
+                if begun != uint32(0):
+                    v[k] += load(at)
+                store(at, v[k])
+    return read, write, add
 
 
-def _vectors(real: Any, items: int, ahead: int, sure: int) -> tuple[Any, Any]:
-    """read and write for rows at multiples of 16 bytes, whose lengths are too"""
+def _vectors(real: Any, items: int, ahead: int, sure: int) -> tuple[Any, Any, Any]:
+    """read, write and add for rows at multiples of 16 bytes, whose lengths are too"""
     get, put = (get_f32, put_f32) if real is np.float32 else (get_f64, put_f64)
-    lanes = lanes_of(real, "vector")
+    lanes, number = lanes_of(real, "vector"), NUMBA[real]
     size = np.dtype(real).itemsize
 
     @inline
@@ -177,7 +188,20 @@ def _vectors(real: Any, items: int, ahead: int, sure: int) -> tuple[Any, Any]:
             i = uint32(uint32(first + uint32(lane * uint32(lanes))) + uint32(uint32(j) * uint32(ahead)))
             if j < sure or i < n:
                 put(v, j * lanes, y + uint64(i) * uint64(size))
-    return read, write
+
+    @inline
+    def add(v, y, first, lane, n, step, begun):
+        old = cuda.local.array(items, number)
+        for j in range(items // lanes):
+            i = uint32(uint32(first + uint32(lane * uint32(lanes))) + uint32(uint32(j) * uint32(ahead)))
+            if j < sure or i < n:
+                at = y + uint64(i) * uint64(size)
+                if begun != uint32(0):
+                    get(old, j * lanes, at)
+                    for k in range(lanes):
+                        v[j * lanes + k] += old[j * lanes + k]
+                put(v, j * lanes, at)
+    return read, write, add
 
 
 @inline

@@ -28,6 +28,7 @@ MOST_WORK = 3e7  # operations and bytes of a sample call
 CCS = ((9, 0), (7, 5))  # which hosts choose kernels for
 SEED = 0
 ALIGNMENT = 256  # bytes, of what a device's allocator gives
+APART = 1 << 15  # bytes at least between arrays: an index that strays is not to find another one
 
 
 @dataclass(frozen=True)
@@ -126,11 +127,11 @@ def _run(spec: registry.Spec, row: registry.Kernel, prepare: Callable[[], Call])
 
 
 def _aligned(x: Any) -> Any:
-    """A contiguous array where a device's allocator would put it, so that sectors are counted as there."""
+    """A contiguous array where a device's allocator would put it, so that sectors are counted as there, and alone."""
     if not isinstance(x, np.ndarray) or not x.flags.c_contiguous or not x.size:
         return x
-    memory = np.empty(x.nbytes + ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT
+    memory = np.empty(x.nbytes + ALIGNMENT + 2 * APART, np.uint8)
+    start = APART + -(memory.ctypes.data + APART) % ALIGNMENT
     there = memory[start:start + x.nbytes].view(x.dtype).reshape(x.shape)
     there[...] = x
     return there
