@@ -85,18 +85,23 @@ def _cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
         indices = sampling.laid_out(rng.integers(0, rows, shape), layout)
         yield Case((indices, sampling.normal(rng, (rows, width), dtype, layout)), {},
                    f"{shape} of {rows}x{width} {layout}")
+    for width in (8, 5):  # whole vectors, or not
+        for indices in (np.append(rng.integers(0, 5, 32), 5), rng.integers(0, 6, (3, 7, 5))[:2, 0:6:2, 0:4:2]):
+            yield Case((indices, sampling.normal(rng, (7, width), dtype)), {}, f"{indices.shape} of 7x{width}")
 
 
 def _backward_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
     for case in _cases(rng, dtype):
         indices, weight = case.inputs
-        layout = sampling.any_layout(rng)
+        layout = sampling.any_layout(rng) if weight.shape[1] != 8 else "c"
         dy = sampling.normal(rng, indices.shape + weight.shape[1:], dtype, layout)
         yield Case((dy, indices), {"num_embeddings": len(weight)}, case.label)
 
 
 def _device_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
-    yield Case((np.array([[3, -1, 4], [2**62, -2**63, 3]]), sampling.normal(rng, (4, 5), dtype)), {}, "out of range")
+    for width in (5, 8):
+        yield Case((np.array([[3, -1, 4], [2**62, -2**63, 3]]), sampling.normal(rng, (4, width), dtype)), {},
+                   f"out of range of 4x{width}")
 
 
 def _device_backward_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:

@@ -159,7 +159,7 @@ def _cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
             labels[:: 2] = -100
         logits = sampling.normal(rng, (count, classes), dtype, layout, 4.0)
         yield Case((logits, sampling.laid_out(labels, layout)), attrs, f"{count}x{classes} {layout} {attrs}")
-    for i, classes in enumerate((4099, *team_lengths(dtype))):
+    for i, classes in enumerate((257, 1031, 4099, *team_lengths(dtype))):
         for smoothing in (0.1, 0.0):
             logits = sampling.normal(rng, (3, classes), dtype)
             if smoothing == 0:
