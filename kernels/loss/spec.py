@@ -17,7 +17,7 @@ from tilewright.core import arrays, sampling
 from tilewright.core.checking import eps, tiny
 from tilewright.core.errors import ArgumentError, ShapeError
 from tilewright.core.registry import FLOATS, Call, Case, Spec
-from tilewright.kernels.softmax.spec import log_softmax, team_lengths
+from tilewright.kernels.softmax.spec import LONG, log_softmax, team_lengths
 
 REDUCTIONS = ("none", "mean", "sum")  # position = the code in the C library
 DEFAULTS = {"reduction": "mean", "ignore_index": -100, "label_smoothing": 0.0}
@@ -159,7 +159,7 @@ def _cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
             labels[:: 2] = -100
         logits = sampling.normal(rng, (count, classes), dtype, layout, 4.0)
         yield Case((logits, sampling.laid_out(labels, layout)), attrs, f"{count}x{classes} {layout} {attrs}")
-    for i, classes in enumerate((257, 1031, 4099, *team_lengths(dtype))):
+    for i, classes in enumerate((*LONG, *team_lengths(dtype))):
         for smoothing in (0.1, 0.0):
             logits = sampling.normal(rng, (3, classes), dtype)
             if smoothing == 0:
@@ -187,7 +187,7 @@ def _backward_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
 
 
 def _device_cases(rng: np.random.Generator, dtype: str) -> Iterator[Case]:
-    for i, classes in enumerate((5, 129, 257, 1031, 4099, *team_lengths(dtype))):
+    for i, classes in enumerate((5, 129, *LONG, *team_lengths(dtype))):
         labels = np.array([1, -1, classes - 1, classes, 2**62, -2**63, -100, 0])
         attrs = {"reduction": REDUCTIONS[i % 2], "label_smoothing": (0.0, 0.1)[i % 2]}
         yield Case((sampling.normal(rng, (8, classes), dtype), labels), attrs, f"8x{classes}, some out of range")

@@ -107,7 +107,7 @@ def _prepared(spec: registry.Spec, case: Case) -> Call:
 
 def _there(spec: registry.Spec, case: Case) -> Call:
     """Prepared as for arrays on a device, into which the host cannot look."""
-    aligned = map(_aligned, case.inputs)
+    aligned = (_aligned(np.asarray(x)) for x in case.inputs)
     call = spec.prepare(tuple(at(arrays.address(x), x.shape, x.dtype, x.strides, x) for x in aligned), case.attrs)
     return replace(call, inputs=tuple(x.view(np.ndarray) for x in call.inputs))
 
