@@ -143,8 +143,7 @@ def access(real: Any, layout: str, arrays: int) -> tuple:
 def harmless(layout: str, lanes: int, *accesses: str) -> dict[str, str]:
     """What these accesses would be right without."""
     found = {"guard: row = own_row(table, count, width, block)":
-             "a table of one row is searched too: that row has the first block",
-             "guard: if arrays > 1 or c[0] != one:": "gradients are multiplied by 1 too"}
+             "a table of one row is searched too: that row has the first block"}
     each = lanes + 1  # guards of an access: all at once or not, and one for each element but the first
     return found | {f"guard {each * j + 2}: {line}": "whole vectors are accessed element by element too"
                     for line in accesses for j in range(STEPS) if layout == "flat"}
@@ -160,7 +159,8 @@ def step(name: str, dtype: str, layout: str) -> launch.Kernel:
 
     @kernel("r table, r constants, u32 count", threads=THREADS, harmless=harmless(
         layout, lanes, *(f"read({x}, row, {i}, i, many)" for i, x in enumerate("pgab")),
-        *(f"write({x}, row, {i}, i, many)" for i, x in ((0, "p"), (2, "a"), (3, "b")))))
+        *(f"write({x}, row, {i}, i, many)" for i, x in ((0, "p"), (2, "a"), (3, "b"))))
+        | {"guard: if arrays > 1 or c[0] != one:": "gradients are multiplied by 1 too"})
     def step(table, constants, count):
         block = uint32(cuda.blockIdx.x)
         row = own_row(table, count, width, block)

@@ -24,8 +24,7 @@ LINE = 128  # numbers of a thread that goes down a line
 COMBINE = {"sum": warp.add, "max": warp.larger}
 ONE_ROW = {  # a mutant of kernels in which a block takes one row, and why it is right
     "guard: read(v, x + place(row, rows, x0, x1), uint32(0), lane, n, x2, neutral)":
-    "every thread has a first number: a row that is shorter than that is taken by fewer threads",
-    "barrier 2: total = all_of(total, part)": "it keeps the next sum from part, and there is none"}
+    "every thread has a first number: a row that is shorter than that is taken by fewer threads"}
 NOT_EMPTY = {"guard: for _ in range(n):": "n is at least 1: what has no elements is not launched"}
 NEUTRAL = {"sum": 0.0, "max": -np.inf}
 
