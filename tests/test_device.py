@@ -19,7 +19,7 @@ import tilewright as tw
 from tilewright.core import arrays, capability, device, dispatch, on_device, registry
 from tilewright.core.errors import AliasError, ArgumentError, BackendUnavailable, DTypeError, ShapeError
 
-needs_numba_cuda = pytest.mark.skipif(not conformance.installed("numba_cuda"), reason="numba-cuda is not installed")
+needs_emulator = pytest.mark.skipif(conformance.no_emulator() is not None, reason=str(conformance.no_emulator()))
 
 
 # ---- what is missing for a real device
@@ -90,7 +90,7 @@ def test_a_setting_that_means_nothing_raises(value: str, monkeypatch: pytest.Mon
         device.emulated()
 
 
-@needs_numba_cuda
+@needs_emulator
 def test_the_setting_chooses_the_compute_capability(child_env: dict[str, str]) -> None:
     code = ("import numpy as np, tilewright as tw; tw.relu(np.ones(3), backend='cuda'); tw.show_config(); "
             "print(tw.explain('relu', np.ones(3), backend='cuda'), tw.explain('relu', np.ones(3)))")
@@ -100,7 +100,7 @@ def test_the_setting_chooses_the_compute_capability(child_env: dict[str, str]) -
     assert "not on    cuda: emulated, runs only when asked for by name" in done.stdout
 
 
-@needs_numba_cuda
+@needs_emulator
 def test_every_table_says_emulated_and_prints_no_time_for_it(child_env: dict[str, str]) -> None:
     env = child_env | {"TILEWRIGHT_CUDA": "emulate"}
 
@@ -183,8 +183,8 @@ def test_reshape_gives_a_view_exactly_where_numpy_does(rng: np.random.Generator)
 
 @pytest.fixture
 def emulated() -> Iterator[Any]:
-    if not conformance.installed("numba_cuda"):
-        pytest.skip("numba-cuda is not installed")
+    if reason := conformance.no_emulator():
+        pytest.skip(reason)
     with device.using(conformance.emulated_device()) as d:
         yield d
 
@@ -271,7 +271,7 @@ def test_memory_lives_as_long_as_a_view_of_it(emulated: Any) -> None:
 
 # ---- a device that counts as real: its memory cannot be touched, NumPy arrays are not its own
 
-@needs_numba_cuda
+@needs_emulator
 @pytest.mark.parametrize("family", registry.families())
 def test_no_operation_touches_device_memory(family: str, child_env: dict[str, str]) -> None:
     program = Path(__file__).with_name("fenced_device.py")
@@ -288,7 +288,7 @@ def test_no_operation_touches_device_memory(family: str, child_env: dict[str, st
             assert f["ran"], f
 
 
-@needs_numba_cuda
+@needs_emulator
 def test_host_arrays_need_leave(child_env: dict[str, str]) -> None:
     code = """
 import numpy as np, tilewright as tw
@@ -340,7 +340,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-@needs_numba_cuda
+@needs_emulator
 def test_the_way_through_the_driver(stand_in: str, child_env: dict[str, str]) -> None:
     """See fake_driver.py."""
     done = subprocess.run([sys.executable, "-W", "error", str(Path(__file__).with_name("fake_driver.py"))],
@@ -359,7 +359,7 @@ print([s.reason for s in found.skipped if s.backend == "cuda"], bench.report.dev
 """
 
 
-@needs_numba_cuda
+@needs_emulator
 @pytest.mark.parametrize(("state", "says"), [
     (None, "no NVIDIA driver (libcuda.so.1 was not found): install the one for your GPU (on Ubuntu: sudo "
            "ubuntu-drivers install; in a container: docker run --gpus all), or export TILEWRIGHT_CUDA=emulate runs"),
@@ -378,7 +378,7 @@ def test_commands_say_what_is_missing(state: dict[str, str] | None, says: str, s
     assert done.stdout.count(says) == 3 and "'no device'" in done.stdout, (done.stdout, done.stderr[-2000:])
 
 
-@needs_numba_cuda
+@needs_emulator
 def test_models_train_on_a_device(child_env: dict[str, str]) -> None:
     """Parameters, inputs and gradients live there; the losses are those of the host."""
     program = Path(__file__).with_name("device_training.py")

@@ -24,7 +24,7 @@ from tilewright.core import device
 from tilewright.core.errors import ArgumentError, BackendUnavailable, DTypeError, ReplayError, ShapeError
 from tilewright.core.registry import FLOATS
 
-pytestmark = pytest.mark.skipif(not conformance.installed("numba_cuda"), reason="numba-cuda is not installed")
+pytestmark = pytest.mark.skipif(conformance.no_emulator() is not None, reason=str(conformance.no_emulator()))
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from tilewright.core import arrays
-from tilewright.kernels.ptx.cuda import cuda, float32, float64, int64, uint32, uint64
+from tilewright.kernels.ptx.cuda import cuda, int64, uint32, uint64
 from tilewright.kernels.ptx.launch import Kernel, blocks, kernel, scratch, specialise
 
 from .cuda_numbers import numbers
@@ -20,7 +20,7 @@ PART = 512  # rows
 @specialise(("float32",), ("float64",))
 def columns(dtype: str) -> Kernel:
     n = numbers(dtype)
-    real, zero, load, store = float64 if n.real is np.float64 else float32, n.real(0), n.load, n.store
+    real, zero, load, store = n.type, n.real(0), n.load, n.store
 
     @kernel(f"r x, rw y, {n.number} beta, u32 rows, u32 columns, i64 x_r, i64 x_c, i64 y_r, i64 y_c",
             threads=(32, WARPS))

@@ -1,6 +1,7 @@
 """What the CUDA products know of each dtype: its accesses, the type of its sums, and what is done to a finished sum.
 
-    n = numbers("float16")      n.real: np.float32, the type of the sums; n.size: bytes of a stored number
+    n = numbers("float16")      n.real: np.float32, the type of the sums; n.type: numba's name of it
+                                n.size: bytes of a stored number
     n.finish(total, bias, c, alpha, beta, flags)      activation(alpha · total + bias) + beta · c
 """
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from tilewright.core.registry import HALVES
 from tilewright.kernels.activation.cuda_functions import functions
 from tilewright.kernels.ptx import intrinsics as ptx
+from tilewright.kernels.ptx import rows
 from tilewright.kernels.ptx.cuda import inline, uint32, uint64
 
 from .spec import ACTIVATIONS
@@ -114,7 +116,7 @@ def numbers(dtype: str) -> SimpleNamespace:
     finish, optional, put   what is done to a sum; a number of an array that may be missing; out, by flags
     """
     real = np.float64 if dtype == "float64" else np.float32
-    n = SimpleNamespace(real=real, number="f64" if real is np.float64 else "f32",
+    n = SimpleNamespace(real=real, type=rows.NUMBA[real], number="f64" if real is np.float64 else "f32",
                         lanes=16 // real().itemsize)
     if real is np.float64:
         n.load, n.load_nc, n.store, n.lds, n.sts = ptx.ldg_f64, ptx.ldg_nc_f64, ptx.stg_f64, ptx.lds_f64, ptx.sts_f64

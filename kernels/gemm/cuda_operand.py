@@ -1,4 +1,4 @@
-"""How an operand of cuda_tensor.py comes to shared memory, and from there to the registers of a warp.
+"""How an operand of tensor cores comes to shared memory, and from there to the registers of a warp.
 
 A stage of an operand is 128 rows by 64 bytes of k: 32 numbers of 16 bits, or 16 of tf32. It lies as in memory,
 
@@ -33,7 +33,7 @@ def line(row, i):
 
 
 def operand(mode: str, size: int) -> SimpleNamespace:
-    """Device functions for an operand of numbers of 2 or 4 bytes.
+    """Device functions for an operand of numbers of 1, 2 or 4 bytes.
 
     place(t)              a thread's first row and step of k          last(rows)      the last row to begin to read at
     second(…)             bytes from its first 16 to its second       offset(row, k)  their place in a stage
@@ -43,7 +43,7 @@ def operand(mode: str, size: int) -> SimpleNamespace:
 
 
 def _by_k(size: int) -> SimpleNamespace:
-    shift = {2: 3, 4: 2}[size]
+    shift = {1: 4, 2: 3, 4: 2}[size]
 
     @inline
     def place(t):
@@ -108,31 +108,36 @@ def _moves(apart: int) -> dict[str, Any]:
     return {"copy": copy, "fetch": fetch, "put": put}
 
 
+def _load(mode: str, count: int) -> Any:
+    """`count` times 16 rows, 32 bytes of k, into an array; p: where a lane begins to read"""
+    if mode == "k":
+        @inline
+        def load(r, p, half):
+            for i in range(count):
+                r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3] = ptx.ldmatrix_x4(
+                    uint32(uint32(p ^ uint32(32 * half)) + uint32(1024 * i)))
+    else:
+        @inline
+        def load(r, p, half):
+            for i in range(count):
+                r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3] = ptx.ldmatrix_x4_trans(
+                    uint32(uint32(p ^ uint32(32 * i)) + uint32(4096 * half)))
+    return load
+
+
 def rows_of_a(mode: str) -> tuple[Any, Any]:
     """(start, load): where a lane begins to read a's pieces of a stage; the four of 32 bytes of k into an array."""
     if mode == "k":
         @inline
         def start(lane, first):
             return line(uint32(first + uint32(lane & uint32(15))), uint32(lane >> uint32(4)))
-
-        @inline
-        def load(r, p, half):
-            for i in range(4):
-                r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3] = ptx.ldmatrix_x4(
-                    uint32(uint32(p ^ uint32(32 * half)) + uint32(1024 * i)))
     else:
         @inline
         def start(lane, first):
             k = uint32(uint32(uint32(lane >> uint32(4)) << uint32(3)) + uint32(lane & uint32(7)))
             i = uint32(uint32(first >> uint32(3)) + uint32(uint32(lane >> uint32(3)) & uint32(1)))
             return uint32(uint32(k * uint32(256)) + uint32(uint32(i ^ uint32(lane & uint32(7))) << uint32(4)))
-
-        @inline
-        def load(r, p, half):
-            for i in range(4):
-                r[4 * i], r[4 * i + 1], r[4 * i + 2], r[4 * i + 3] = ptx.ldmatrix_x4_trans(
-                    uint32(uint32(p ^ uint32(32 * i)) + uint32(4096 * half)))
-    return start, load
+    return start, _load(mode, 4)
 
 
 def columns_of_b(mode: str) -> tuple[Any, Any]:
@@ -142,22 +147,10 @@ def columns_of_b(mode: str) -> tuple[Any, Any]:
         def start(lane, first):
             row = uint32(uint32(first + uint32(lane & uint32(7))) + uint32(uint32(lane >> uint32(4)) << uint32(3)))
             return line(row, uint32(uint32(lane >> uint32(3)) & uint32(1)))
-
-        @inline
-        def load(r, p, half):
-            for j in range(2):
-                r[4 * j], r[4 * j + 1], r[4 * j + 2], r[4 * j + 3] = ptx.ldmatrix_x4(
-                    uint32(uint32(p ^ uint32(32 * half)) + uint32(1024 * j)))
     else:
         @inline
         def start(lane, first):
             k = uint32(uint32(uint32(uint32(lane >> uint32(3)) & uint32(1)) << uint32(3)) + uint32(lane & uint32(7)))
             i = uint32(uint32(first >> uint32(3)) + uint32(lane >> uint32(4)))
             return uint32(uint32(k * uint32(256)) + uint32(uint32(i ^ uint32(lane & uint32(7))) << uint32(4)))
-
-        @inline
-        def load(r, p, half):
-            for j in range(2):
-                r[4 * j], r[4 * j + 1], r[4 * j + 2], r[4 * j + 3] = ptx.ldmatrix_x4_trans(
-                    uint32(uint32(p ^ uint32(32 * j)) + uint32(4096 * half)))
-    return start, load
+    return start, _load(mode, 2)

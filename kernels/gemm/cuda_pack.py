@@ -10,7 +10,7 @@ import numpy as np
 
 from tilewright.core import arrays
 from tilewright.kernels.ptx import intrinsics as ptx
-from tilewright.kernels.ptx.cuda import cuda, float32, float64, inline, int64, uint32, uint64
+from tilewright.kernels.ptx.cuda import cuda, inline, int64, uint32, uint64
 from tilewright.kernels.ptx.launch import Kernel, blocks, kernel, scratch, specialise
 
 from .cuda_numbers import numbers
@@ -35,7 +35,7 @@ def _same(x):
             ("bfloat16", "float32"), ("float32", "tf32"))
 def pack(dtype: str, kept: str) -> Kernel:
     n, to = numbers(dtype), numbers("float32" if kept == "tf32" else kept)
-    real, zero, size, lanes = float64 if n.real is np.float64 else float32, n.real(0), to.size, to.lanes
+    real, zero, size, lanes = n.type, n.real(0), to.size, to.lanes
     load, store_wide, rounded = n.load_nc, to.store_wide, _to_tf32 if kept == "tf32" else _same
 
     @kernel("r x, w y, u32 rows, u32 k, u32 padded, i64 x_z, i64 x_r, i64 x_k, i64 y_z, i64 y_r", threads=256,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tilewright.kernels.ptx.cuda import cuda, float32, float64, inline, int64, uint32, uint64
+from tilewright.kernels.ptx.cuda import cuda, inline, int64, uint32, uint64
 
 from .cuda_numbers import WIDE
 
@@ -20,7 +20,7 @@ def result(numbers: Any, put_part: Any, parts: int, next_part: int, half: int, a
     rows between the two halves; apart: rows between those of a half; line: bytes from one row of sums to the next.
     """
     n, lanes, size = numbers, numbers.lanes, numbers.real().itemsize
-    real, zero, load, optional = {4: float32, 2: float64}[lanes], n.real(0), n.load, n.optional
+    real, zero, load, optional = n.type, n.real(0), n.load, n.optional
     store, finish = n.store, n.finish
     load_wide, store_wide, lds, lds_wide = n.load_wide, n.store_wide, n.lds, n.lds_wide
 

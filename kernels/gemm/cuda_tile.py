@@ -21,7 +21,7 @@ from typing import Any
 
 from tilewright.kernels.ptx import intrinsics as ptx
 from tilewright.kernels.ptx.bars import Bars
-from tilewright.kernels.ptx.cuda import cuda, float32, float64, inline, int64, uint32, uint64
+from tilewright.kernels.ptx.cuda import cuda, inline, int64, uint32, uint64
 from tilewright.kernels.ptx.launch import Kernel, kernel, specialise
 
 from .cuda_numbers import numbers
@@ -32,7 +32,6 @@ BUFFER = BK * STEP  # bytes
 ARGUMENTS = ("r a, r b, r c, r bias, w out, {0} alpha, {0} beta, u32 flags, u32 m, u32 n, u32 k, u32 chunk, "
              "i64 a_r, i64 a_k, i64 a_z, i64 b_r, i64 b_k, i64 b_z, i64 c_r, i64 c_c, i64 bias_c, "
              "i64 o_r, i64 o_c, i64 o_y, i64 o_z")
-FFMA = 0.875  # of the hot loop, at least; (r, k) on sm_100 has 87.8 %, all others more than 88 %
 
 
 @inline
@@ -111,7 +110,7 @@ def _rest(n: Any) -> Any:
             ("k", "k", "bfloat16"))
 def tile(a_mode: str, b_mode: str, dtype: str) -> Kernel:
     n = numbers("float64" if dtype == "float64" else "float32")  # of the operands
-    real, real_size, lanes = {4: float32, 2: float64}[n.lanes], n.real().itemsize, n.lanes
+    real, real_size, lanes = n.type, n.real().itemsize, n.lanes
     side, half, mine = 32 * n.lanes, 16 * n.lanes, 2 * n.lanes  # rows of a tile, of its half, of a thread
     sums, staged = mine * mine, 4 * BUFFER // n.real().itemsize
     (place_a, last_a, put_a), (place_b, last_b, put_b), bring = _operand(a_mode, n), _operand(b_mode, n), _rest(n)
@@ -147,10 +146,11 @@ def tile(a_mode: str, b_mode: str, dtype: str) -> Kernel:
             sts_wide(p, acc, (h * lanes + i) * mine)
             sts_wide(uint32(p + uint32(half * real_size)), acc, (h * lanes + i) * mine + lanes)
 
+    ffma = 0.875 if a_mode + b_mode == "rk" else 0.88  # which has 87.8 % on sm_100
     results = result(numbers(dtype), put_part, lanes, 1, half, lanes, side * real_size)
 
     @kernel(ARGUMENTS.format(n.number), threads=THREADS, blocks_per_sm=2,
-            bars=Bars(registers=128, ffma=FFMA, loads=128, conflicts=1.0) if lanes == 4 else Bars(conflicts=1.0))
+            bars=Bars(registers=128, ffma=ffma, loads=128, conflicts=1.0) if lanes == 4 else Bars(conflicts=1.0))
     def tile(a, b, c, bias, out, alpha, beta, flags, m, n, k, chunk, a_r, a_k, a_z, b_r, b_k, b_z, c_r, c_c, bias_c,
              o_r, o_c, o_y, o_z):
         room = cuda.shared.array(staged, real, alignment=16)

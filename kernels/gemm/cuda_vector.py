@@ -9,11 +9,9 @@ Each block of dot and across takes `chunk` of k, number blockIdx.y; with more th
 """
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from tilewright.kernels.ptx.cuda import cuda, float32, float64, int64, uint32, uint64
+from tilewright.kernels.ptx.cuda import cuda, int64, uint32, uint64
 from tilewright.kernels.ptx.launch import Kernel, kernel, specialise
 from tilewright.kernels.ptx.warp import warp_sum
 
@@ -25,14 +23,10 @@ ARGUMENTS = ("r a, r x, r c, r bias, w out, {0} alpha, {0} beta, u32 flags, u32 
              "i64 a_k, i64 a_z, i64 x_k, i64 x_z, i64 c_r, i64 bias_r, i64 o_r, i64 o_y, i64 o_z")
 
 
-def _real(n: Any) -> Any:
-    return float64 if n.real is np.float64 else float32
-
-
 @specialise(*EXAMPLES)
 def dot(dtype: str) -> Kernel:
     n = numbers(dtype)
-    real, zero, size, per = _real(n), n.real(0), n.size, n.chunk
+    real, zero, size, per = n.type, n.real(0), n.size, n.chunk
     load, load_chunk, optional, put, finish = n.load_nc, n.load_chunk, n.optional, n.put, n.finish
 
     @kernel(ARGUMENTS.format(n.number), threads=(32, ROWS))
@@ -77,7 +71,7 @@ def dot(dtype: str) -> Kernel:
 @specialise(*EXAMPLES)
 def across(dtype: str) -> Kernel:
     n = numbers(dtype)
-    real, zero, load, optional, put, finish = _real(n), n.real(0), n.load_nc, n.optional, n.put, n.finish
+    real, zero, load, optional, put, finish = n.type, n.real(0), n.load_nc, n.optional, n.put, n.finish
 
     @kernel(ARGUMENTS.format(n.number), threads=(ACROSS, WARPS))
     def across(a, x, c, bias, out, alpha, beta, flags, rows, k, chunk, a_r, a_k, a_z, x_k, x_z, c_r, bias_r, o_r, o_y,

@@ -140,13 +140,13 @@ def access(real: Any, layout: str, arrays: int) -> tuple:
     return locate, read, write, lanes, WORD * (FIXED[layout] + EACH[layout] * arrays)
 
 
-def harmless(layout: str, lanes: int, *accesses: str) -> dict[str, str]:
-    """What these accesses would be right without."""
+def harmless(layout: str, lanes: int, turns: int, *accesses: str) -> dict[str, str]:
+    """What these accesses would be right without; turns: of the loop over them, as often as the compiler writes it."""
     found = {"guard: row = own_row(table, count, width, block)":
              "a table of one row is searched too: that row has the first block"}
     each = lanes + 1  # guards of an access: all at once or not, and one for each element but the first
     return found | {f"guard {each * j + 2}: {line}": "whole vectors are accessed element by element too"
-                    for line in accesses for j in range(STEPS) if layout == "flat"}
+                    for line in accesses for j in range(turns) if layout == "flat"}
 
 
 @specialise(*((name, *rest) for name in FUNCTIONS for rest in LAYOUTS))
@@ -156,11 +156,14 @@ def step(name: str, dtype: str, layout: str) -> launch.Kernel:
     (arrays, numbers), update = FUNCTIONS[name], function(name)
     locate, read, write, lanes, width = access(real, layout, arrays)
     load, number_type, size, one = maps.LOAD[real], rows.NUMBA[real], np.dtype(real).itemsize, real(1)
+    used = list(enumerate("pgab"))[:arrays]
+    right = harmless(layout, lanes, STEPS if arrays < 4 and arrays * lanes <= 8 else 1,
+                     *(f"read({x}, row, {i}, i, many)" for i, x in used),
+                     *(f"write({x}, row, {i}, i, many)" for i, x in used if x != "g"))
+    if arrays == 1:
+        right["guard: if arrays > 1 or c[0] != one:"] = "gradients are multiplied by 1 too"
 
-    @kernel("r table, r constants, u32 count", threads=THREADS, harmless=harmless(
-        layout, lanes, *(f"read({x}, row, {i}, i, many)" for i, x in enumerate("pgab")),
-        *(f"write({x}, row, {i}, i, many)" for i, x in ((0, "p"), (2, "a"), (3, "b"))))
-        | {"guard: if arrays > 1 or c[0] != one:": "gradients are multiplied by 1 too"})
+    @kernel("r table, r constants, u32 count", threads=THREADS, harmless=right)
     def step(table, constants, count):
         block = uint32(cuda.blockIdx.x)
         row = own_row(table, count, width, block)
@@ -198,7 +201,7 @@ def squares(dtype: str, layout: str) -> launch.Kernel:
     number_type = rows.NUMBA[real]
 
     @kernel("r table, w parts, u32 count", threads=THREADS, bars=Bars(double=True),
-            harmless=harmless(layout, lanes, "read(v, row, 0, i, many)"))
+            harmless=harmless(layout, lanes, STEPS, "read(v, row, 0, i, many)"))
     def squares(table, parts, count):
         block = uint32(cuda.blockIdx.x)
         row = own_row(table, count, width, block)

@@ -44,16 +44,12 @@ class Emulated:
         """An array of another library; here one that says where it is by __cuda_array_interface__."""
         if not hasattr(x, "__cuda_array_interface__"):
             raise DTypeError(f"emulated, arrays come in by __cuda_array_interface__; a {type(x).__name__} has none")
-        found = foreign.described(x)
-        view = at(found.address, found.shape, found.dtype, found.strides, x)
-        view.flags.writeable = not found.read_only
-        return view
+        return foreign.described(x).view(x)
 
     @property
     def dlpack_device(self) -> tuple[int, int]:
         """None that other libraries know."""
         raise BufferError("an emulated device exports nothing by DLPack; tw.to_host(x) copies an array to the host")
-
 
     def stream_number(self, stream: Any) -> int | None:
         """No stream: what was launched is done."""

@@ -22,9 +22,6 @@ from .maps import offset, thread_number
 
 LINE = 128  # numbers of a thread that goes down a line
 COMBINE = {"sum": warp.add, "max": warp.larger}
-ONE_ROW = {  # a mutant of kernels in which a block takes one row, and why it is right
-    "guard: read(v, x + place(row, rows, x0, x1), uint32(0), lane, n, x2, neutral)":
-    "every thread has a first number: a row that is shorter than that is taken by fewer threads"}
 NOT_EMPTY = {"guard: for _ in range(n):": "n is at least 1: what has no elements is not launched"}
 NEUTRAL = {"sum": 0.0, "max": -np.inf}
 
@@ -36,14 +33,13 @@ def row_reduction(name: str, dtype: str, layout: str, size: str) -> launch.Kerne
     real = rows.REAL[dtype]
     t, combine, neutral, store = rows.team(real, layout, size), COMBINE[name], real(NEUTRAL[name]), maps.STORE[real]
     items, read, all_of, number_type = t.items, t.read, t.sum if name == "sum" else t.max, t.real
-    number, lane_of, place, full = t.number, t.lane, rows.place, size != "warp"  # full: a block is of one row
+    number, inside, lane_of, place = t.number, t.inside, t.lane, rows.place
 
-    @kernel(f"r x, w y, {rows.COUNTS}, {rows.steps('x', 'y')}", threads=rows.threads_of(size),
-            harmless=ONE_ROW if full else None)
+    @kernel(f"r x, w y, {rows.COUNTS}, {rows.steps('x', 'y')}", threads=rows.threads_of(size))
     def row_reduction(x, y, count, rows, n, x0, x1, x2, y0, y1, y2):
         row, lane = number(), lane_of()
         part, v = cuda.shared.array(32, number_type), cuda.local.array(items, number_type)
-        if full or row < count:
+        if inside(row, count):
             read(v, x + place(row, rows, x0, x1), uint32(0), lane, n, x2, neutral)
             total = neutral
             for k in range(items):

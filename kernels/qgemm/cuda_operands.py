@@ -24,6 +24,7 @@ from tilewright.kernels.ptx import warp
 from tilewright.kernels.ptx.bars import Bars
 from tilewright.kernels.ptx.cuda import cuda, float32, inline, int32, uint32, uint64
 from tilewright.kernels.ptx.launch import kernel, specialise
+from tilewright.kernels.ptx.warp import larger
 from tilewright.kernels.quantize.cuda_elements import four_bytes, scale_at, zero_at
 
 THREADS = 256
@@ -234,18 +235,12 @@ def across(signed: bool, whole: bool):
 # ---- rows of float32, each over its own range
 
 @inline
-def wider(high, x):
-    """max(high, x); NaN where one of them is"""
-    return x if x > high or x != x else high
-
-
-@inline
 def float_at(x, step, count, p):
     """Element p of `count`, or the last"""
     return ptx.ldg_f32(x + uint64(min(p, uint32(count - uint32(1)))) * step)
 
 
-def _four(whole: bool) -> Any:
+def four_floats(whole: bool) -> Any:
     """(x, step, k, p): elements p ... p + 3 of a row of k; beyond it, others that it has."""
     @inline
     def one_by_one(x, step, k, p):
@@ -276,7 +271,7 @@ AGAIN = {"guard: while uint32(i * uint32(4)) < k:":
 @specialise((True,), (False,))
 def quantize_rows(whole: bool):
     """A block for each row; whole: k is a multiple of 4, not 0, elements of a row lie together, at a multiple of 16"""
-    four = _four(whole)
+    four = four_floats(whole)
 
     @kernel("r x, w y, w records, u32 k, u32 words, u64 x1, u64 x2", threads=THREADS, harmless=AGAIN if whole else {})
     def quantize_rows(x, y, records, k, words, x1, x2):
@@ -288,8 +283,8 @@ def quantize_rows(whole: bool):
         i = uint32(cuda.threadIdx.x)
         while uint32(i * uint32(4)) < k:
             a, b, c, d = four(x, x2, k, uint32(i * uint32(4)))
-            high = wider(wider(wider(wider(high, a), b), c), d)
-            low = wider(wider(wider(wider(low, -a), -b), -c), -d)
+            high = larger(d, larger(c, larger(b, larger(a, high))))
+            low = larger(-d, larger(-c, larger(-b, larger(-a, low))))
             i = uint32(i + uint32(THREADS))
         high, low = warp.block_max(high, part, float32(0)), warp.block_max(low, other, float32(0))
         scale = ptx.add_rn(ptx.div_rn(high, float32(255)), ptx.div_rn(low, float32(255)))

@@ -4,16 +4,16 @@
     stages    3 of 16 KB in shared memory; cp.async fills the one that the step before has left
     warp      rows 0 ... 15 of each 32, or 16 ... 31: 4 x 4 tiles of m16n8k32, twice a step: 32 mma and 12 ldmatrix
 
-A row of a stage is 64 bytes, two rows to a line of all banks. Chunk c of row r lies at place c ^ (r / 2 mod 4) of its
-row, so that the eight rows that ldmatrix reads at once lie in different banks. Beyond the end of k are zeros; beyond
-the last row is that again. At the end the same memory takes the sums, 64 rows at a time, and a thread makes results of
-four columns.
+The stages of both operands lie as those of floats do that are neighbours along k (kernels/gemm/cuda_operand.py).
+Beyond the end of k are zeros; beyond the last row is that again. At the end the same memory takes the sums, 64 rows at
+a time, and a thread makes results of four columns.
 """
 from __future__ import annotations
 
 from typing import Any
 
 from tilewright.core.registry import BYTES
+from tilewright.kernels.gemm.cuda_operand import line, operand
 from tilewright.kernels.ptx import intrinsics as ptx
 from tilewright.kernels.ptx.bars import Bars
 from tilewright.kernels.ptx.cuda import cuda, inline, int32, uint32, uint64
@@ -31,22 +31,8 @@ STAGES = 3
 STAGE = 2 * TILE * ROW  # bytes: rows of a, then columns of b
 SUMS_PITCH = 136  # words of a row: the four rows of half a warp lie in different banks
 WORDS = STAGES * STAGE // 4
+fetch = operand("k", 1).copy  # one chunk of two rows, 64 apart; left: chunks from this one on
 MMA = {(True, True): ptx.mma_s8, (False, False): ptx.mma_u8, (False, True): ptx.mma_u8s8, (True, False): ptx.mma_s8u8}
-
-
-@inline
-def place(row, chunk):
-    """Bytes from the start of an operand of a stage to a chunk of one of its rows."""
-    swizzled = uint32(chunk ^ uint32(uint32(row >> uint32(1)) & uint32(3)))
-    return uint32(uint32(row * uint32(ROW)) + uint32(swizzled * uint32(CHUNK)))
-
-
-@inline
-def fetch(to, x, further, left):
-    """Ask for one chunk of two rows, 64 apart; left: chunks from this one on, and if there are none, zeros"""
-    count = uint32(CHUNK) if left > int32(0) else uint32(0)
-    ptx.cp_async_16_first(to, x, count)
-    ptx.cp_async_16_first(uint32(to + uint32(TILE // 2 * ROW)), x + further, count)
 
 
 @inline
@@ -65,12 +51,12 @@ def _multiply(mma: Any) -> Any:
         columns = cuda.local.array(8, uint32)
         for i in range(4):
             r = uint32(uint32(row + uint32(32 * i)) + uint32(lane & uint32(15)))
-            at = place(r, uint32(half + uint32(lane >> uint32(4))))
+            at = line(r, uint32(half + uint32(lane >> uint32(4))))
             rows[4 * i], rows[4 * i + 1], rows[4 * i + 2], rows[4 * i + 3] = ptx.ldmatrix_x4(uint32(stage + at))
         for j in range(2):
             c = uint32(uint32(column + uint32(16 * j)) + uint32(
                 uint32(lane & uint32(7)) + uint32(uint32(lane >> uint32(4)) * uint32(8))))
-            at = place(c, uint32(half + uint32(uint32(lane >> uint32(3)) & uint32(1))))
+            at = line(c, uint32(half + uint32(uint32(lane >> uint32(3)) & uint32(1))))
             columns[4 * j], columns[4 * j + 1], columns[4 * j + 2], columns[4 * j + 3] = ptx.ldmatrix_x4(
                 uint32(uint32(stage + uint32(TILE * ROW)) + at))
         for i in range(4):
@@ -109,12 +95,12 @@ def tensor_tile(kind: str, activation: str | None, signed_a: bool, signed_b: boo
         first_row, first_column = (uint32(uint32(cuda.blockIdx.x) * uint32(TILE)),
                                    uint32(uint32(cuda.blockIdx.y) * uint32(TILE)))
         row, column = uint32(uint32(warp & uint32(1)) * uint32(16)), uint32(uint32(warp >> uint32(1)) * uint32(32))
-        line, chunk = uint32(thread >> uint32(2)), uint32(thread & uint32(3))  # that this thread copies
-        start_a, further_a = rows_to_copy(first_row, line, m, a1)
-        start_b, further_b = rows_to_copy(first_column, line, n, b1)
+        row_copied, chunk = uint32(thread >> uint32(2)), uint32(thread & uint32(3))  # that this thread copies
+        start_a, further_a = rows_to_copy(first_row, row_copied, m, a1)
+        start_b, further_b = rows_to_copy(first_column, row_copied, n, b1)
         a += batch * a0 + start_a + uint64(chunk) * uint64(CHUNK)
         b += batch * b0 + start_b + uint64(chunk) * uint64(CHUNK)
-        to_a = uint32(memory + place(line, chunk))
+        to_a = uint32(memory + line(row_copied, chunk))
         to_b, left = uint32(to_a + uint32(TILE * ROW)), int32(chunks - chunk)
         sums = cuda.local.array(64, int32)
         for i in range(64):

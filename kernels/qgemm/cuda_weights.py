@@ -26,7 +26,7 @@ from tilewright.kernels.ptx.cuda import cuda, float32, inline, uint32, uint64
 from tilewright.kernels.ptx.launch import blocks, kernel, scratch, specialise
 
 from .cuda_finish import activation
-from .cuda_operands import CHUNK
+from .cuda_operands import CHUNK, four_floats
 from .cuda_sides import kept, steps, whole
 
 THREADS = 256
@@ -38,30 +38,30 @@ FLOAT_BITS = 0x4B000000  # of 2^23, whose last bit counts 1
 
 def _four(whole: bool) -> Any:
     """(x, step, k, limit, p): elements p ... p + 3 of a row of k, 0 from `limit` on."""
-    @inline
-    def element(x, step, k, limit, p):
-        v = ptx.ldg_f32(x + uint64(min(p, uint32(k - uint32(1)))) * step)
-        return v if p < limit else float32(0)
+    read, one = four_floats(whole), 0 if whole else 1  # whole: all four are below the limit, or none
 
     @inline
-    def one_by_one(x, step, k, limit, p):
-        return (element(x, step, k, limit, p), element(x, step, k, limit, uint32(p + uint32(1))),
-                element(x, step, k, limit, uint32(p + uint32(2))), element(x, step, k, limit, uint32(p + uint32(3))))
-
-    @inline
-    def at_once(x, step, k, limit, p):
-        a, b, c, d = ptx.ldg_f32x4(x + uint64(min(p, uint32(k - uint32(4)))) * uint64(4))
-        return (a, b, c, d) if p < limit else (float32(0), float32(0), float32(0), float32(0))
-    return at_once if whole else one_by_one
+    def four(x, step, k, limit, p):
+        a, b, c, d = read(x, step, k, p)
+        return (a if p < limit else float32(0), b if uint32(p + uint32(one)) < limit else float32(0),
+                c if uint32(p + uint32(2 * one)) < limit else float32(0),
+                d if uint32(p + uint32(3 * one)) < limit else float32(0))
+    return four
 
 
-def _products(bits: int, whole: bool) -> Any:
-    """Add the products of one word of weights, k from p on, to `parts`, one sum for each row."""
-    mask, four = uint32((1 << bits) - 1), _four(whole)
+def _weight(bits: int) -> Any:
+    """(word, at, lowest): element `at` of a word of weights, as a float, without its zero point."""
+    mask = uint32((1 << bits) - 1)
 
     @inline
     def weight(word, at, lowest):
         return ptx.bits_f32(uint32(uint32(uint32(word >> uint32(at * bits)) & mask) | uint32(FLOAT_BITS))) - lowest
+    return weight
+
+
+def _products(bits: int, whole: bool) -> Any:
+    """Add the products of one word of weights, k from p on, to `parts`, one sum for each row."""
+    weight, four = _weight(bits), _four(whole)
 
     @inline
     def of_four(word, at, lowest, x, x1, x2, rows, k, limit, p, parts):
@@ -140,12 +140,7 @@ def weighted(bits: int, name: str | None, whole: bool):
 @specialise((8, True), (4, False))
 def dequantized(bits: int, whole: bool):
     """out[j, p] = scale · (v - zero), a thread for four v. whole: a group has 4 n of them, and so has k"""
-    load, mask = ptx.ldg_u32 if bits == 8 else ptx.ldg_u16, uint32((1 << bits) - 1)
-
-    @inline
-    def weight(word, at, lowest, scale):
-        v = ptx.bits_f32(uint32(uint32(uint32(word >> uint32(at * bits)) & mask) | uint32(FLOAT_BITS)))
-        return ptx.mul_rn(v - lowest, scale)
+    load, weight = ptx.ldg_u32 if bits == 8 else ptx.ldg_u16, _weight(bits)
 
     @kernel("r values, r factors, w out, u32 n, u32 k, u32 group, u32 groups, u32 each", threads=THREADS)
     def dequantized(values, factors, out, n, k, group, groups, each):
@@ -158,8 +153,8 @@ def dequantized(bits: int, whole: bool):
             limit = min(k, uint32(uint32(g + uint32(1)) * group))
             scale, lowest = ptx.ldg_f32x2(factors + (column * uint64(groups) + uint64(g)) * uint64(8))
             word = uint32(load(values + (column * uint64(groups) * uint64(each) + uint64(i)) * uint64(bits // 2)))
-            a, b, c, d = (weight(word, 0, lowest, scale), weight(word, 1, lowest, scale),
-                          weight(word, 2, lowest, scale), weight(word, 3, lowest, scale))
+            a, b, c, d = (ptx.mul_rn(weight(word, 0, lowest), scale), ptx.mul_rn(weight(word, 1, lowest), scale),
+                          ptx.mul_rn(weight(word, 2, lowest), scale), ptx.mul_rn(weight(word, 3, lowest), scale))
             out += (column * uint64(k) + uint64(p)) * uint64(4)
             if whole:
                 if p < limit:

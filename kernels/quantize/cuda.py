@@ -22,6 +22,7 @@ from tilewright.kernels.ptx import intrinsics as ptx
 from tilewright.kernels.ptx.cuda import cuda, float32, inline, int32, int64, uint32, uint64
 from tilewright.kernels.ptx.launch import blocks, kernel, scratch, specialise
 from tilewright.kernels.ptx.maps import THREADS, thread_number
+from tilewright.kernels.ptx.warp import larger
 
 from .cuda_elements import LOAD, STORE, dequantized, load_four, quantized, scale_at, store_four, zero_at
 from .spec import INTEGERS
@@ -125,12 +126,6 @@ def dequantize(dtype: str, lanes: int):
 
 # ---- the range of x
 
-@inline
-def wider(high, x):
-    """max(high, x); NaN where one of them is"""
-    return x if x > high or x != x else high
-
-
 @specialise(*((lanes,) for lanes in LANES))
 def extent(lanes: int):
     """max(0, x) and max(0, -x) of each block, NaN where x has one."""
@@ -138,16 +133,17 @@ def extent(lanes: int):
         @inline
         def add(x, left, x2, high, low):
             v = ptx.ldg_f32(x)
-            return wider(high, v), wider(low, -v)
+            return larger(v, high), larger(-v, low)
     else:
         @inline
         def add(x, left, x2, high, low):
             if left >= uint32(4):
                 a, b, c, d = ptx.ldg_f32x4(x)
-                return (wider(wider(wider(wider(high, a), b), c), d), wider(wider(wider(wider(low, -a), -b), -c), -d))
+                return (larger(d, larger(c, larger(b, larger(a, high)))),
+                        larger(-d, larger(-c, larger(-b, larger(-a, low)))))
             for i in range(3):  # of fewer the last again
                 v = ptx.ldg_f32(x + uint64(min(uint32(i), uint32(left - uint32(1)))) * uint64(4))
-                high, low = wider(high, v), wider(low, -v)
+                high, low = larger(v, high), larger(-v, low)
             return high, low
 
     @kernel("r x, w ends, u32 n, u32 rows, u32 columns, i64 x0, i64 x1, i64 x2", threads=THREADS)
@@ -192,7 +188,7 @@ def dynamic(lanes: int):
         j = uint32(cuda.threadIdx.x)
         while j < count:
             a, b = ptx.ldg_f32x2(ends + uint64(j) * uint64(8))
-            high, low = wider(high, a), wider(low, b)
+            high, low = larger(a, high), larger(b, low)
             j = uint32(j + uint32(THREADS))
         high, low = warp.block_max(high, part, float32(0)), warp.block_max(low, other, float32(0))
         scale = ptx.div_rn(ptx.add_rn(high, low), float32(255))

@@ -16,17 +16,16 @@ from tilewright.kernels.ptx.launch import Specialised, kernel, specialise
 from .cuda_rows import row_functions
 
 
-@specialise(*rows.EXAMPLES)
-def softmax(dtype: str, layout: str, size: str) -> launch.Kernel:
-    """y = e^(x - max) / sum"""
-    t, maximum, exponentials = row_functions(dtype, layout, size, keep=False)
-    m = vmath.functions(rows.REAL[dtype])
-    exp, recip, low = m.exp, m.recip, rows.REAL[dtype](-np.inf)
+def _forward(log: bool, dtype: str, layout: str, size: str) -> launch.Kernel:
+    """y = e^(x - max) / sum, or for log_softmax y = x - max - log sum"""
+    t, maximum, exponentials = row_functions(dtype, layout, size, keep=log)
+    m, low = vmath.functions(rows.REAL[dtype]), rows.REAL[dtype](-np.inf)
+    exp, of_sum = m.exp, m.log_from_one if log else m.recip
     items, held, piece, read, write, end = t.items, t.held, t.piece, t.read, t.write, t.end
     number, inside, lane_of, place, number_type = t.number, t.inside, t.lane, rows.place, t.real
 
     @kernel(f"r x, w y, {rows.COUNTS}, {rows.steps('x', 'y')}", threads=rows.threads_of(size))
-    def softmax(x, y, count, rows, n, x0, x1, x2, y0, y1, y2):
+    def forward(x, y, count, rows, n, x0, x1, x2, y0, y1, y2):
         row, lane = number(), lane_of()
         part, other = cuda.shared.array(32, number_type), cuda.shared.array(32, number_type)
         v = cuda.local.array(items, number_type)
@@ -34,49 +33,28 @@ def softmax(dtype: str, layout: str, size: str) -> launch.Kernel:
             x += place(row, rows, x0, x1)
             y += place(row, rows, y0, y1)
             top = maximum(v, x, lane, n, x2, part)
-            scale = recip(exponentials(v, x, lane, n, x2, top, other))
+            last = of_sum(exponentials(v, x, lane, n, x2, top, other))
             first = uint32(0)
             while True:
                 if not held:
                     read(v, x, first, lane, n, x2, low)
                 for k in range(items):
-                    v[k] = (v[k] if held else exp(v[k] - top)) * scale
+                    v[k] = v[k] - top - last if log else (v[k] if held else exp(v[k] - top)) * last
                 write(v, y, first, lane, n, y2)
                 first = uint32(first + uint32(piece))
                 if first >= end(n):
                     break
-    return softmax
+    return forward
+
+
+@specialise(*rows.EXAMPLES)
+def softmax(dtype: str, layout: str, size: str) -> launch.Kernel:
+    return _forward(False, dtype, layout, size)
 
 
 @specialise(*rows.EXAMPLES)
 def log_softmax(dtype: str, layout: str, size: str) -> launch.Kernel:
-    """y = x - max - log sum"""
-    t, maximum, exponentials = row_functions(dtype, layout, size, keep=True)
-    log_from_one, low = vmath.functions(rows.REAL[dtype]).log_from_one, rows.REAL[dtype](-np.inf)
-    items, held, piece, read, write, end = t.items, t.held, t.piece, t.read, t.write, t.end
-    number, inside, lane_of, place, number_type = t.number, t.inside, t.lane, rows.place, t.real
-
-    @kernel(f"r x, w y, {rows.COUNTS}, {rows.steps('x', 'y')}", threads=rows.threads_of(size))
-    def log_softmax(x, y, count, rows, n, x0, x1, x2, y0, y1, y2):
-        row, lane = number(), lane_of()
-        part, other = cuda.shared.array(32, number_type), cuda.shared.array(32, number_type)
-        v = cuda.local.array(items, number_type)
-        if inside(row, count):
-            x += place(row, rows, x0, x1)
-            y += place(row, rows, y0, y1)
-            top = maximum(v, x, lane, n, x2, part)
-            log_sum = log_from_one(exponentials(v, x, lane, n, x2, top, other))
-            first = uint32(0)
-            while True:
-                if not held:
-                    read(v, x, first, lane, n, x2, low)
-                for k in range(items):
-                    v[k] = v[k] - top - log_sum
-                write(v, y, first, lane, n, y2)
-                first = uint32(first + uint32(piece))
-                if first >= end(n):
-                    break
-    return log_softmax
+    return _forward(True, dtype, layout, size)
 
 
 def _backward(log: bool, dtype: str, layout: str, size: str) -> launch.Kernel:

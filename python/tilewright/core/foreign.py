@@ -7,7 +7,7 @@ import numpy as np
 
 from . import device
 from .errors import ArgumentError, DTypeError
-from .on_device import OnDevice
+from .on_device import OnDevice, at
 
 CUDA_DEVICES = (2, 13)  # DLPack's kDLCUDA and kDLCUDAManaged
 
@@ -44,6 +44,12 @@ class Described(NamedTuple):
     strides: tuple[int, ...] | None
     read_only: bool
     stream: int | None
+
+    def view(self, owner: Any) -> OnDevice:
+        """The array, which keeps its owner alive."""
+        view = at(self.address, self.shape, self.dtype, self.strides, owner)
+        view.flags.writeable = not self.read_only
+        return view
 
 
 def described(x: Any) -> Described:
